@@ -1,0 +1,104 @@
+"""Checks at the door, and how strengths print.
+
+Only concrete values are checked: traced strengths pass, so that `vmap`, `grad` and `jit` over a
+penalty work, and a gradient, which is itself a penalty with negative strengths, can be built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+
+
+def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
+    """`value` as float arrays, leaf by leaf; refuses negative and NaN ones.
+
+    Raises:
+      TypeError: a leaf is no number. ValueError: it is negative or NaN.
+    """
+
+    def check(x):
+        if isinstance(x, (bool, str, bytes)) or x is None:
+            raise TypeError(
+                f"{owner}: `{name}` must be a number, an array or a pytree of them, got {x!r}."
+            )
+        try:
+            array = jnp.asarray(x, dtype=at_least_float(x))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"{owner}: `{name}` must be a number, an array or a pytree of them, got {x!r}."
+            ) from error
+        if _tree.is_concrete(array) and not np.all(np.asarray(array) >= 0):
+            remedy = " For no penalty use Zero()." if name in ("lam", "factor") else ""
+            raise ValueError(f"{owner}: `{name}` must be >= 0 and not NaN, got {shown(x)}.{remedy}")
+        return array
+
+    return jax.tree.map(check, value, is_leaf=lambda x: x is None)
+
+
+def check_step(owner: str, step: ArrayLike | PyTree) -> PyTree:
+    """`step` itself; refuses a negative or NaN number."""
+    for s in jax.tree.leaves(step):
+        if isinstance(s, (int, float, np.ndarray, np.generic)) and not np.all(np.asarray(s) >= 0):
+            raise ValueError(f"{owner}: `step` must be >= 0 and not NaN, got {shown(s)}.")
+    return step
+
+
+def fitted(value: Any, x: Any, owner: str, name: str, path: str) -> Array:
+    """`value` in the accumulator dtype of the leaf `x`: a scalar, or broadcastable at its rank.
+
+    Raises:
+      ValueError: the shapes do not fit; a vector of strengths must not be taken for columns.
+    """
+    value = jnp.asarray(value, _tree.accumulator(x))
+    shape = jnp.shape(x)
+    fits = value.ndim == len(shape) and all(a in (1, b) for a, b in zip(value.shape, shape))
+    if value.ndim and not fits:
+        raise ValueError(
+            f"{owner}: `{name}` has shape {value.shape} on the leaf {path!r} of shape {shape}. "
+            "Give a scalar, or an array of the leaf's rank that broadcasts to it; for a sweep over "
+            "many strengths vmap over the penalty, or use jaxreg.grid."
+        )
+    return value
+
+
+def at_least_float(x: Any) -> Any:
+    """float32 or, for wider input and under x64, the wider one."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return jnp.result_type(float)
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def upcast(x: Any) -> Array:
+    return jnp.asarray(x, _tree.accumulator(x))
+
+
+def kind(x: Any) -> str:
+    dtype = getattr(x, "dtype", None)
+    return f"of dtype {dtype}" if dtype is not None else f"a {type(x).__name__}"
+
+
+def shown(value: Any) -> str:
+    """A strength as text: numbers short, arrays by dtype and shape, pytrees by their keys."""
+    leaves = jax.tree.leaves(value)
+    if len(leaves) != 1 or leaves[0] is not value:
+        return str(jax.tree.map(lambda x: _Text(shown(x)), value))
+    if isinstance(value, (str, int, tuple)) or not hasattr(value, "dtype"):
+        return f"{value:g}" if isinstance(value, float) else repr(value)
+    if np.ndim(value) == 0 and _tree.is_concrete(value):
+        return f"{float(value):g}"
+    return f"{value.dtype}{list(np.shape(value))}"
+
+
+class _Text(str):
+    def __repr__(self):
+        return str(self)

@@ -1,0 +1,117 @@
+"""Pytrees of parameters: named leaves, prefixes, selection by None, and safe kinks.
+
+A leaf's path is its keys joined by "/", as in "layers/0/kernel". Boxes that frameworks put
+around an array (flax nnx variables, linen's partitioning metadata) add a trailing attribute
+`value`, which is not part of the name and is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.core import Tracer
+from jax.tree_util import GetAttrKey, keystr
+
+PyTree: TypeAlias = Any
+
+
+class Leaves(NamedTuple):
+    """A flattened pytree: the leaves with their paths, and what rebuilds it."""
+
+    paths: tuple[str, ...]
+    values: list[Any]
+    treedef: Any
+
+    def rebuild(self, values: Sequence[Any]) -> PyTree:
+        """The same tree with other leaves; a None leaf becomes an absent one."""
+        return jax.tree.unflatten(self.treedef, values)
+
+
+def flatten(tree: PyTree) -> Leaves:
+    """Leaves of `tree` with their slash-joined paths."""
+    with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    return Leaves(tuple(_name(p) for p, _ in with_paths), [x for _, x in with_paths], treedef)
+
+
+def _name(path) -> str:
+    if len(path) > 1 and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
+        path = path[:-1]
+    return keystr(path, simple=True, separator="/")
+
+
+def prefix_leaves(prefix: PyTree, tree: PyTree, owner: str, name: str) -> list[Any]:
+    """One value per leaf of `tree` from a scalar, an array or a prefix pytree.
+
+    Raises:
+      ValueError: `prefix` is no prefix of `tree`; `owner` and `name` say whose argument it is.
+    """
+    count = len(jax.tree.leaves(tree))
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(prefix)):
+        return [prefix] * count
+    values: list[Any] = []
+    try:
+        jax.tree.map(lambda p, sub: values.extend([p] * len(jax.tree.leaves(sub))), prefix, tree)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{owner}: `{name}` is a pytree that does not match the parameters. It has the leaves "
+            f"{_shown(flatten(prefix).paths)}, the parameters have {_shown(flatten(tree).paths)}. "
+            "Give a scalar, or a pytree with the same keys that may stop early (a prefix)."
+        ) from error
+    return values
+
+
+def _shown(paths: Sequence[str], most: int = 6) -> str:
+    more = f", … {len(paths) - most} more" if len(paths) > most else ""
+    return "[" + ", ".join(repr(p) for p in paths[:most]) + more + "]"
+
+
+def partition(tree: PyTree, mask: Sequence[bool]) -> PyTree:
+    """`tree` with the leaves outside `mask` replaced by None, so that their paths stay."""
+    leaves = flatten(tree)
+    return leaves.rebuild([x if keep else None for x, keep in zip(leaves.values, mask)])
+
+
+def combine(selected: PyTree, tree: PyTree, mask: Sequence[bool]) -> PyTree:
+    """Put the leaves of `selected`, made by `partition` with `mask`, back into `tree`."""
+    chosen = iter(jax.tree.leaves(selected))
+    leaves = flatten(tree)
+    return leaves.rebuild([next(chosen) if k else x for x, k in zip(leaves.values, mask)])
+
+
+def is_floating(x: Any) -> bool:
+    """Whether a leaf is an array (or scalar) of real floating dtype."""
+    dtype = getattr(x, "dtype", None)
+    return isinstance(x, float) if dtype is None else jnp.issubdtype(dtype, jnp.floating)
+
+
+def accumulator(x: Any) -> Any:
+    """The dtype sums over `x` are taken in: its own, and float32 at least."""
+    return jnp.promote_types(jnp.result_type(x), jnp.float32)
+
+
+def is_concrete(x: Any) -> bool:
+    """Whether the value of `x` can be looked at: it is not being traced."""
+    return not isinstance(x, Tracer)
+
+
+@jax.custom_jvp
+def safe_abs(x: Array) -> Array:
+    """|x| with derivative sign(x), so 0 at 0: the least-norm subgradient (jax's own is 1)."""
+    return jnp.abs(x)
+
+
+@safe_abs.defjvp
+def _safe_abs_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return jnp.abs(x), jnp.sign(x) * dx
+
+
+def safe_norm(x: Array, axis: tuple[int, ...] | int | None = None) -> Array:
+    """Euclidean norm over `axis` whose gradient at 0 is 0 instead of NaN."""
+    square = jnp.sum(jnp.square(x), axis)
+    # Guard the input of the root, not its output: else the gradient is 0 * inf.
+    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))

@@ -1,0 +1,241 @@
+"""Selectors: which leaves a penalty touches.
+
+A selector is a hashable predicate (path, leaf) -> bool, built of objects, so that equal selectors
+hit the jit cache and a selector can be the static part of a penalty. Combine with `&`, `|`, `~`.
+The rules go by name and not by rank: parameters stacked for a scan over layers have one axis more,
+and a rule on `ndim` would then take the scale of a norm for a matrix.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable
+from typing import Any
+
+from jaxreg import _tree
+
+__all__ = ["Selector", "biases", "everything", "kernels", "leaf_mask", "norms", "path", "where"]
+
+_BIAS = re.compile(r"(?i)(.*_)?(b|bias(es)?|offset|intercept)(_?\d+|_[a-z]{1,3})?")
+_SCALE = re.compile(r"(?i)(scale|gamma|beta)")
+_NORM_LAYER = re.compile(
+    r"(?i)(.*_)?((batch|layer|group|rms|instance)_?)?(norm|bn|ln)(_?\w)?(_?\d+)?"
+)
+
+
+class Selector(abc.ABC):
+    """A rule that says of a leaf, by path and value, whether it is selected.
+
+    Combine rules with `&`, `|` and `~`; give one to `Penalty.on`.
+
+    >>> rule = kernels & ~path("head/*")
+    >>> rule.matches("body/kernel", None), rule.matches("head/kernel", None)
+    (True, False)
+    """
+
+    @abc.abstractmethod
+    def matches(self, path: str, leaf: Any) -> bool:
+        """Whether the leaf at `path` (keys joined by "/") is selected."""
+
+    def mask(self, params: _tree.PyTree) -> list[bool]:
+        """One bool per leaf of `params`, in the order of `jax.tree.leaves`.
+
+        Raises:
+          ValueError: nothing is selected; the message names the nearest paths.
+        """
+        leaves = _tree.flatten(params)
+        mask = [bool(self.matches(p, x)) for p, x in zip(leaves.paths, leaves.values)]
+        if not any(mask) and mask:
+            raise ValueError(
+                f"selector {self!r} matches none of the {len(mask)} leaves of the parameters; "
+                f"the nearest paths are {_nearest(repr(self), leaves.paths)}. "
+                'Paths are keys joined by "/"; a "*" in a pattern also crosses "/".'
+            )
+        return mask
+
+    def __and__(self, other: Selector) -> Selector:
+        return _And(self, as_selector(other))
+
+    def __or__(self, other: Selector) -> Selector:
+        return _Or(self, as_selector(other))
+
+    def __invert__(self) -> Selector:
+        return _Not(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class _And(Selector):
+    left: Selector
+    right: Selector
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return self.left.matches(path, leaf) and self.right.matches(path, leaf)
+
+    def __repr__(self):
+        return f"{_in_and(self.left)} & {_in_and(self.right)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Or(Selector):
+    left: Selector
+    right: Selector
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return self.left.matches(path, leaf) or self.right.matches(path, leaf)
+
+    def __repr__(self):
+        return f"{self.left!r} | {self.right!r}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Not(Selector):
+    rule: Selector
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return not self.rule.matches(path, leaf)
+
+    def __repr__(self):
+        inner = repr(self.rule)
+        return f"~({inner})" if isinstance(self.rule, (_And, _Or)) else f"~{inner}"
+
+
+def _in_and(rule: Selector) -> str:
+    return f"({rule!r})" if isinstance(rule, _Or) else repr(rule)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Path(Selector):
+    pattern: str
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return fnmatch.fnmatchcase(path, self.pattern)
+
+    def __repr__(self):
+        return f"path({self.pattern!r})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Where(Selector):
+    predicate: Callable[[str, Any], bool]
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return self.predicate(path, leaf)
+
+    def __repr__(self):
+        return f"where({getattr(self.predicate, '__name__', self.predicate)!s})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Listed(Selector):
+    paths: frozenset[str]
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return path in self.paths
+
+    def __repr__(self):
+        return f"leaf_mask({len(self.paths)} leaves)"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule(Selector):
+    """A built-in rule, known by its name."""
+
+    name: str
+    rule: Callable[[str], bool] = dataclasses.field(compare=False)
+
+    def matches(self, path: str, leaf: Any) -> bool:
+        return self.rule(path)
+
+    def __repr__(self):
+        return self.name
+
+
+def _is_bias(path: str) -> bool:
+    return bool(_BIAS.fullmatch(path.rsplit("/", 1)[-1]))
+
+
+def _is_norm(path: str) -> bool:
+    *layers, name = path.split("/")
+    return bool(_SCALE.fullmatch(name)) or any(_NORM_LAYER.fullmatch(layer) for layer in layers)
+
+
+everything: Selector = _Rule("everything", lambda path: True)
+"""Every leaf."""
+
+biases: Selector = _Rule("biases", _is_bias)
+"""Leaves named b, bias, offset or intercept, with an optional number or suffix."""
+
+norms: Selector = _Rule("norms", _is_norm)
+"""Scales and offsets of normalisation: leaves named scale, gamma or beta, or inside a layer named
+after a norm (BatchNorm_0, layer_norm, bn1, ln_f)."""
+
+kernels: Selector = _Rule("kernels", lambda path: not (_is_bias(path) or _is_norm(path)))
+"""The weights proper: every leaf that is neither a bias nor a norm's (embeddings included)."""
+
+
+def path(pattern: str) -> Selector:
+    """Select leaves whose slash-joined path matches a glob; "*" also crosses "/".
+
+    Raises:
+      TypeError: `pattern` is no string.
+
+    >>> path("*/kernel").matches("layers/0/kernel", None)
+    True
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(f"path: `pattern` must be a string such as '*/kernel', got {pattern!r}.")
+    return _Path(pattern)
+
+
+def where(predicate: Callable[[str, Any], bool]) -> Selector:
+    """Select by your own function of (path, leaf).
+
+    Define the function once and reuse it: a selector is part of what jit caches on, and a new
+    lambda at every call compiles anew.
+
+    >>> def wide(path, leaf):
+    ...     return leaf.shape[-1] >= 128
+    >>> where(wide)
+    where(wide)
+    """
+    if not callable(predicate):
+        raise TypeError(f"where: `predicate` must be a function of (path, leaf), got {predicate!r}")
+    return _Where(predicate)
+
+
+def leaf_mask(mask: _tree.PyTree) -> Selector:
+    """Select the leaves that are True in a pytree of bools, such as a mask made for optax.
+
+    >>> rule = leaf_mask({"w": True, "b": False})
+    >>> rule.matches("w", None), rule.matches("b", None)
+    (True, False)
+    """
+    leaves = _tree.flatten(mask)
+    odd = [p for p, x in zip(leaves.paths, leaves.values) if not isinstance(x, bool)]
+    if odd:
+        raise TypeError(f"leaf_mask: every leaf must be True or False; {odd[0]!r} is not.")
+    return _Listed(frozenset(p for p, x in zip(leaves.paths, leaves.values) if x))
+
+
+def as_selector(rule: Selector | str | Callable[[str, Any], bool]) -> Selector:
+    """A selector from a selector, a glob or a predicate."""
+    if isinstance(rule, Selector):
+        return rule
+    if isinstance(rule, str):
+        return path(rule)
+    if callable(rule):
+        return where(rule)
+    raise TypeError(
+        f"expected a selector such as jaxreg.kernels, a glob such as '*/kernel' or a function of "
+        f"(path, leaf), got {rule!r}. For a pytree of bools use jaxreg.leaf_mask."
+    )
+
+
+def _nearest(wanted: str, paths: tuple[str, ...], most: int = 5) -> list[str]:
+    wanted = wanted.removeprefix("path('").removesuffix("')")
+    near = difflib.get_close_matches(wanted, paths, n=most, cutoff=0.0)
+    return near or sorted(paths)[:most]
