@@ -55,7 +55,9 @@ class Quadratic(NamedTuple):
     center: Any
 
 
-@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(static_field, dataclasses.field))
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(static_field, dataclasses.field)
+)
 class Penalty(abc.ABC):
     """R(params): a scalar in the units of the loss, with its proximal operator.
 
