@@ -13,11 +13,12 @@ import operator
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg import _tree
+from jaxreg import _tree, prox
 from jaxreg._check import check_step, fitted, kind, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, snake_name
@@ -56,6 +57,43 @@ class LeafPenalty(Penalty):
             for s, (path, x, leaf) in zip(steps, self._leaves(params))
         ]
         return leaves.rebuild(moved)
+
+    def leaf_subgradient(self, x: Array, grad: Array) -> Array:
+        """Least-norm element of grad + dr(x) on one leaf; by default for a smooth r."""
+        if not self.smooth:
+            raise ValueError(f"{self.label}: the subdifferential has no closed form here.")
+        return grad + jax.grad(self.leaf_value)(x)
+
+    def leaf_lambda_max(self, grad: Array) -> Array:
+        """The smallest lam for which 0 is stationary on one leaf; by default inf for a smooth r."""
+        if not self.smooth:
+            raise ValueError(f"{self.label}: lambda_max has no closed form here.")
+        return jnp.where(jnp.any(grad != 0), jnp.inf, 0.0)
+
+    def leaf_conjugate(self, dual: Array) -> Array:
+        """r*(dual) of one leaf, a scalar."""
+        del dual
+        raise ValueError(f"{self.label}: the conjugate has no closed form here.")
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        leaves = _tree.flatten(params)
+        found = [
+            leaf.leaf_subgradient(upcast(x), upcast(g)).astype(g.dtype)
+            for (_, x, leaf), g in zip(self._leaves(params), jax.tree.leaves(grad))
+        ]
+        return leaves.rebuild(found)
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        # Only ratios of strengths count, so a scalar lam is set to one.
+        lam = getattr(self, "lam", None)
+        scalar = [jnp.ndim(x) for x in jax.tree.leaves(lam)] == [0]
+        unit = dataclasses.replace(self, lam=1.0) if scalar else self  # pyright: ignore
+        found = [leaf.leaf_lambda_max(upcast(g)) for _, g, leaf in unit._leaves(grad_at_zero)]
+        return functools.reduce(jnp.maximum, found)
+
+    def conjugate(self, dual: PyTree) -> Array:
+        found = [leaf.leaf_conjugate(upcast(d)) for _, d, leaf in self._leaves(dual)]
+        return functools.reduce(operator.add, found)
 
     def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         """Every leaf with its path and this penalty as it is on that leaf."""
@@ -104,6 +142,25 @@ class Elementwise(LeafPenalty):
     @abc.abstractmethod
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         """argmin_z threshold * rho(z) + (z - x)^2 / 2, coordinate by coordinate."""
+
+    def kink(self) -> ArrayLike:
+        """The slope of rho just right of 0: 0 where rho is smooth, inf where 0 is always stationary."""
+        if self.smooth:
+            return 0.0
+        raise ValueError(f"{self.label}: `kink` is not defined, so its subdifferential is unknown.")
+
+    def leaf_subgradient(self, x: Array, grad: Array) -> Array:
+        scale, kink = self.coefficient(), jnp.asarray(self.kink(), x.dtype)
+        slope = jax.grad(lambda x: jnp.sum(self.rho(x)))(jnp.where(x == 0, 1, x))
+        reach = jnp.where(scale > 0, scale * kink, 0)
+        return jnp.where(x == 0, prox.soft_threshold(grad, reach), grad + scale * slope)
+
+    def leaf_lambda_max(self, grad: Array) -> Array:
+        reach = self.coefficient() * jnp.asarray(self.kink(), grad.dtype)
+        # A coordinate at rest asks for nothing; an unpenalised one that moves cannot be held at 0.
+        size = jnp.abs(grad)
+        needed = jnp.where(reach > 0, size / jnp.where(reach > 0, reach, 1), jnp.inf)
+        return jnp.max(jnp.where(size > 0, needed, 0), initial=0.0)
 
     def coefficient(self) -> Array:
         """lam times weights, on one leaf."""

@@ -31,6 +31,12 @@ class L1(Elementwise):
 
     smooth, convex = False, True
 
+    def kink(self) -> ArrayLike:
+        return 1.0
+
+    def leaf_conjugate(self, dual: Array) -> Array:
+        return jnp.where(jnp.all(jnp.abs(dual) <= self.coefficient()), 0.0, jnp.inf)
+
     def rho(self, x: Array) -> Array:
         return safe_abs(x)
 
@@ -56,6 +62,11 @@ class L2(Elementwise):
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.shrink(x, threshold)
 
+    def leaf_conjugate(self, dual: Array) -> Array:
+        scale = self.coefficient()
+        ratio = jnp.where(scale > 0, jnp.square(dual) / jnp.where(scale > 0, scale, 1), jnp.inf)
+        return 0.5 * jnp.sum(jnp.where(dual == 0, 0, ratio))
+
     def quadratic(self, params: PyTree) -> list[Quadratic]:
         return [
             Quadratic(leaf.coefficient(), jnp.zeros((), leaf.coefficient().dtype))
@@ -74,6 +85,16 @@ class ElasticNet(Elementwise):
 
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.elastic_net(x, threshold * self.l1_ratio, threshold * (1 - self.l1_ratio))
+
+    def kink(self) -> ArrayLike:
+        return self.l1_ratio
+
+    def leaf_conjugate(self, dual: Array) -> Array:
+        lam = self.coefficient()
+        ridge = lam * (1 - self.l1_ratio)
+        over = prox.soft_threshold(dual, lam * self.l1_ratio)
+        ratio = jnp.where(ridge > 0, over**2 / jnp.where(ridge > 0, ridge, 1), jnp.inf)
+        return 0.5 * jnp.sum(jnp.where(over == 0, 0, ratio))
 
 
 def l1(

@@ -51,6 +51,24 @@ class GroupLasso(LeafPenalty):
             return prox.group_soft_threshold(x, step * lam, inside)
         return prox.group_soft_threshold_metric(x, step, lam, inside)
 
+    def leaf_subgradient(self, x: Array, grad: Array) -> Array:
+        inside = self._inside(x)
+        reach = self._scale(x) * self._group_lam(x)
+        norm = jnp.expand_dims(safe_norm(x, inside), inside)
+        moving = grad + reach * x / jnp.where(norm > 0, norm, 1)
+        return jnp.where(norm > 0, moving, prox.group_soft_threshold(grad, reach, inside))
+
+    def leaf_lambda_max(self, grad: Array) -> Array:
+        norm = jnp.expand_dims(safe_norm(grad, self._inside(grad)), self._inside(grad))
+        reach = jnp.broadcast_to(self._scale(grad) * self._group_lam(grad), norm.shape)
+        needed = jnp.where(reach > 0, norm / jnp.where(reach > 0, reach, 1), jnp.inf)
+        return jnp.max(jnp.where(norm > 0, needed, 0), initial=0.0)
+
+    def leaf_conjugate(self, dual: Array) -> Array:
+        norm = jnp.expand_dims(safe_norm(dual, self._inside(dual)), self._inside(dual))
+        inside_ball = jnp.all(norm <= self._scale(dual) * self._group_lam(dual))
+        return jnp.where(inside_ball, 0.0, jnp.inf)
+
     def _inside(self, x: Array) -> tuple[int, ...]:
         """The axes that a group extends over: all but those that number the groups."""
         across = {a % x.ndim for a in _axes(self.axis)}

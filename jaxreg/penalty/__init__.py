@@ -1,0 +1,16 @@
+"""What a penalty is (`base`) and how penalties combine (`combine`); public as `jaxreg.NAME`."""
+
+from jaxreg.penalty.base import Penalty, Quadratic, snake_name, static_field
+from jaxreg.penalty.combine import Around, On, Scaled, Sum, Zero
+
+__all__ = [
+    "Around",
+    "On",
+    "Penalty",
+    "Quadratic",
+    "Scaled",
+    "Sum",
+    "Zero",
+    "snake_name",
+    "static_field",
+]

@@ -1,0 +1,247 @@
+"""A penalty is a value: its strengths are leaves, its structure is static.
+
+A `Penalty` is a frozen dataclass registered as a pytree. `jit` compiles once for every strength,
+`vmap` over a penalty is a sweep, `grad` with respect to a penalty is a hypergradient. It knows its
+value R(params) and its proximal operator
+
+    prox_R(params, step) = argmin_z  R(z) + |z - params|^2 / (2 step)
+
+side by side; what has no exact prox says so. Penalties add, scale, restrict to leaves and move to
+another centre: that algebra is in `combine`, the catalogue in `jaxreg.penalties`.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import operator
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import select
+from jaxreg._check import at_least_float, shown, strength, upcast
+from jaxreg._tree import PyTree
+
+__all__ = ["Penalty", "Quadratic", "snake_name", "static_field"]
+
+
+def static_field(**kwargs: Any) -> Any:
+    """A dataclass field that is structure, not strength: hashable, and part of the jit cache key.
+
+    >>> import jaxreg as jr
+    >>> class Rows(jr.LeafPenalty):
+    ...     lam: float
+    ...     axis: int = static_field(default=0)
+    ...     smooth, convex = False, True
+    ...     def leaf_value(self, x):
+    ...         return self.lam * jnp.sum(jnp.max(jnp.abs(x), self.axis))
+    ...     def leaf_prox(self, x, step):
+    ...         raise NotImplementedError("no prox")
+    >>> jax.tree.leaves(Rows(0.5, axis=1))
+    [0.5]
+    """
+    return dataclasses.field(metadata={"static": True}, **kwargs)
+
+
+class Quadratic(NamedTuple):
+    """What a pure l2 term is on one leaf: mu/2 * (x - center)^2, entry by entry."""
+
+    mu: Any
+    center: Any
+
+
+@dataclass_transform(
+    frozen_default=True, eq_default=False, field_specifiers=(static_field, dataclasses.field)
+)
+class Penalty(abc.ABC):
+    """R(params): a scalar in the units of the loss, with its proximal operator.
+
+    A subclass declares its fields and becomes a frozen dataclass and a pytree by itself: fields are
+    strengths (leaves), those made by `static_field` are structure. `smooth` says whether R has a
+    gradient everywhere, `convex` whether it is convex. To add your own penalty, subclass
+    `Elementwise` or `LeafPenalty`, which do the pytrees, selection and dtypes.
+
+    Never validate in `__post_init__`: jax rebuilds the object in every transformation, and a
+    gradient with respect to a penalty is itself a penalty with "negative" strengths.
+    """
+
+    smooth: ClassVar[bool]
+    convex: ClassVar[bool]
+    # numpy scalars must leave `factor * penalty` to us instead of making an object array.
+    __array_ufunc__: ClassVar[None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+        jax.tree_util.register_dataclass(cls)
+
+    @abc.abstractmethod
+    def __call__(self, params: PyTree) -> Array:
+        """R(params), a scalar in the units of the loss, accumulated in float32 at least."""
+
+    @abc.abstractmethod
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        """argmin_z R(z) + |z - params|^2 / (2 step), with the structure and dtypes of `params`.
+
+        Args:
+          params: pytree of floating arrays.
+          step: a scalar > 0, or a pytree like `params` (or a prefix of it) of scalars or arrays:
+            then the metric is diagonal, with one step per coordinate.
+
+        Raises:
+          ValueError: this penalty has no exact prox; the message says what to do instead.
+        """
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        """The least-norm element of grad + dR(params), d the subdifferential; like `params`.
+
+        With `grad` the gradient of the loss it is the steepest descent direction of J = L + R up to
+        sign, and 0 exactly where params is stationary. Limiting subdifferential where R is not
+        convex.
+
+        Raises:
+          ValueError: this penalty has no closed form for it.
+        """
+        del params, grad
+        raise ValueError(f"{self.label}: the subdifferential has no closed form here.")
+
+    def subdiff_distance(self, params: PyTree, grad: PyTree) -> Array:
+        """How far -grad is from the subdifferential of R at params: the optimality certificate.
+
+        Args:
+          params: where to look.
+          grad: gradient of the data loss there, like `params`.
+
+        Returns:
+          Scalar >= 0 in the units of the gradient; 0 exactly at stationary points of L + R.
+
+        >>> import jaxreg as jr
+        >>> w, grad = jnp.array([0.0, 1.0]), jnp.array([0.3, -0.5])
+        >>> jr.l1(0.5).subdiff_distance(w, grad).item()  # solves the lasso
+        0.0
+        """
+        parts = jax.tree.leaves(self.min_norm_subgradient(params, grad))
+        return jnp.sqrt(functools.reduce(operator.add, [_sum_squares(r) for r in parts]))
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        """The smallest `lam` for which 0 is stationary, from the loss's gradient at 0.
+
+        A scalar `lam` is replaced; strengths that differ by layer or coordinate count as relative to
+        each other, and the result multiplies them. inf where no strength makes 0 a solution. For
+        penalties that are not convex 0 is then a stationary point and need not be a minimiser.
+
+        Raises:
+          ValueError: this penalty has no closed form for it.
+
+        >>> import jaxreg as jr
+        >>> jr.l1(1.0).lambda_max(jnp.array([0.3, -0.5])).item()
+        0.5
+        """
+        del grad_at_zero
+        raise ValueError(f"{self.label}: lambda_max has no closed form here.")
+
+    def conjugate(self, dual: PyTree) -> Array:
+        """R*(dual) = sup_z <z, dual> - R(z), a scalar; 0 or inf for norms.
+
+        Raises:
+          ValueError: the conjugate has no closed form.
+        """
+        del dual
+        raise ValueError(f"{self.label}: the conjugate has no closed form here.")
+
+    def prox_conjugate(self, dual: PyTree, step: ArrayLike) -> PyTree:
+        """The prox of R* by Moreau's identity: dual - step * prox_R(dual / step, 1 / step).
+
+        Source: Parikh & Boyd (2014), eq. 2.4. `step` is a scalar > 0; R must be convex.
+        """
+        inner = self.prox(jax.tree.map(lambda d: d / step, dual), 1 / step)
+        return jax.tree.map(lambda d, z: (d - step * z).astype(d.dtype), dual, inner)
+
+    def moreau_envelope(self, params: PyTree, step: ArrayLike) -> Array:
+        """min_z R(z) + |z - params|^2 / (2 step): R smoothed at the scale `step`, a scalar.
+
+        Source: Parikh & Boyd (2014), section 3.1. For l1 it is Huber's function.
+        """
+        near = self.prox(params, step)
+        gaps = jax.tree.map(lambda z, x: _sum_squares(upcast(z) - upcast(x)), near, params)
+        return self(near) + functools.reduce(operator.add, jax.tree.leaves(gaps)) / (2 * step)
+
+    def terms(self) -> tuple[Penalty, ...]:
+        """The summands, each a penalty of its own."""
+        return (self,)
+
+    def support(self, params: PyTree) -> list[bool]:
+        """Which leaves it touches: one bool per leaf, in the order of `jax.tree.leaves`."""
+        return [True] * len(jax.tree.leaves(params))
+
+    def quadratic(self, params: PyTree) -> list[Quadratic] | None:
+        """For a pure l2 term, its strength and centre on each leaf it touches; else None."""
+        del params
+        return None
+
+    @property
+    def label(self) -> str:
+        """A short name without strengths, such as "l2.on(kernels)", the same for every lam."""
+        return snake_name(type(self))
+
+    def on(self, where: select.Selector | str | Callable[[str, Any], bool]) -> Penalty:
+        """Restrict to the leaves that `where` selects: a selector, a glob or a predicate.
+
+        >>> import jaxreg as jr
+        >>> jr.l2(0.1).on(jr.kernels)({"w": jnp.ones(3), "b": jnp.ones(2)}).item()
+        0.15...
+        """
+        from jaxreg.penalty.combine import On
+
+        return On(self, select.as_selector(where))
+
+    def around(self, center: PyTree) -> Penalty:
+        """Penalise the distance to `center` (a prefix of the parameters): R(params - center).
+
+        >>> import jaxreg as jr
+        >>> jr.l2(2.0).around(1.0)({"w": jnp.array([3.0])}).item()
+        4.0
+        """
+        return Around(self, jax.tree.map(lambda c: jnp.asarray(c, dtype=at_least_float(c)), center))
+
+    def __add__(self, other: Penalty) -> Penalty:
+        from jaxreg.penalty.combine import add
+
+        return add(self, other) if isinstance(other, Penalty) else NotImplemented
+
+    def __radd__(self, other: object) -> Penalty:
+        # sum([...]) starts from the number 0.
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __mul__(self, factor: ArrayLike) -> Penalty:
+        from jaxreg.penalty.combine import Scaled
+
+        if isinstance(factor, Penalty):
+            return NotImplemented
+        return Scaled(strength("penalty *", "factor", factor), self)
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        given = [
+            shown(getattr(self, f.name)) if i == 0 else f"{f.name}={shown(getattr(self, f.name))}"
+            for i, f in enumerate(dataclasses.fields(self))  # pyright: ignore[reportArgumentType]
+            if getattr(self, f.name) is not None
+        ]
+        return f"{snake_name(type(self))}({', '.join(given)})"
+
+
+def _sum_squares(x: Array) -> Array:
+    return jnp.sum(jnp.square(upcast(x)))
+
+
+def snake_name(cls: type) -> str:
+    """The field's name of a penalty class: ElasticNet -> elastic_net."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()

@@ -1,0 +1,349 @@
+"""The algebra of penalties: sums, multiples, restriction to leaves, another centre, and zero.
+
+A combinator knows of its parts only what every `Penalty` promises, so it works for yours too. The
+prox of a sum is exact in the cases named at `Sum` and refused in the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import _tree, select
+from jaxreg._check import check_step, fitted, shown, upcast
+from jaxreg._tree import PyTree
+from jaxreg.penalty.base import Penalty, Quadratic, static_field
+
+__all__ = ["Around", "On", "Scaled", "Sum", "Zero", "add"]
+
+
+def add(left: Penalty, right: Penalty) -> Penalty:
+    """left + right, with sums flattened and Zero dropped."""
+    parts = [p for term in (left, right) for p in _parts(term)]
+    return Sum(tuple(parts)) if len(parts) > 1 else parts[0] if parts else Zero()
+
+
+def _parts(penalty: Penalty) -> tuple[Penalty, ...]:
+    if isinstance(penalty, Zero):
+        return ()
+    return penalty.parts if isinstance(penalty, Sum) else (penalty,)
+
+
+class Zero(Penalty):
+    """No penalty: value 0, and the prox is the identity.
+
+    >>> Zero()({"w": jnp.ones(3)}).item()
+    0.0
+    """
+
+    smooth, convex = True, True
+
+    def __call__(self, params: PyTree) -> Array:
+        del params
+        return jnp.zeros(())
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        del step
+        return params
+
+    def terms(self) -> tuple[Penalty, ...]:
+        return ()
+
+    def support(self, params: PyTree) -> list[bool]:
+        return [False] * len(jax.tree.leaves(params))
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        del params
+        return grad
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        del grad_at_zero
+        return jnp.asarray(jnp.inf)
+
+    def __repr__(self) -> str:
+        return "Zero()"
+
+
+class _Wrapper(Penalty):
+    """A combinator around one penalty, as smooth and as convex as that one."""
+
+    @property
+    def inner(self) -> Penalty:
+        return self.penalty  # type: ignore[attr-defined]
+
+    @property
+    def smooth(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.smooth
+
+    @property
+    def convex(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.convex
+
+    def support(self, params: PyTree) -> list[bool]:
+        return self.inner.support(params)
+
+    def terms(self) -> tuple[Penalty, ...]:
+        inner = self.inner.terms()
+        if inner == (self.inner,):
+            return (self,)
+        return tuple(dataclasses.replace(self, penalty=term) for term in inner)  # pyright: ignore
+
+
+class Scaled(_Wrapper):
+    """factor * penalty. The factor is a leaf, so one program serves every factor."""
+
+    factor: ArrayLike
+    penalty: Penalty
+
+    def __call__(self, params: PyTree) -> Array:
+        value = self.penalty(params)
+        return jnp.asarray(self.factor, value.dtype) * value
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        check_step("penalty", step)
+        return self.penalty.prox(params, jax.tree.map(lambda s: s * self.factor, step))
+
+    def quadratic(self, params: PyTree) -> list[Quadratic] | None:
+        inner = self.penalty.quadratic(params)
+        return inner and [Quadratic(self.factor * q.mu, q.center) for q in inner]
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        # c * (g/c + dR) for c > 0; the guarded factor keeps c = 0 (no penalty) finite.
+        c = jnp.asarray(self.factor)
+        safe = jnp.where(c > 0, c, 1)
+        inner = self.penalty.min_norm_subgradient(params, jax.tree.map(lambda g: g / safe, grad))
+        return jax.tree.map(lambda r, g: jnp.where(c > 0, c * r, g).astype(g.dtype), inner, grad)
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        return self.penalty.lambda_max(grad_at_zero) / self.factor
+
+    def conjugate(self, dual: PyTree) -> Array:
+        scaled = jax.tree.map(lambda d: d / self.factor, dual)
+        return self.factor * self.penalty.conjugate(scaled)
+
+    @property
+    def label(self) -> str:
+        return self.penalty.label
+
+    def __repr__(self) -> str:
+        inner = f"({self.penalty!r})" if isinstance(self.penalty, Sum) else repr(self.penalty)
+        return f"{shown(self.factor)} * {inner}"
+
+
+class On(_Wrapper):
+    """The penalty of the selected leaves alone. The selector is static."""
+
+    penalty: Penalty
+    where: select.Selector = static_field()
+
+    def __call__(self, params: PyTree) -> Array:
+        return self.penalty(_tree.partition(params, self.where.mask(params)))
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        mask = self.where.mask(params)
+        steps = _tree.prefix_leaves(step, params, "prox", "step")
+        rebuild = _tree.flatten(params).rebuild
+        selected = rebuild([s if keep else None for s, keep in zip(steps, mask)])
+        return _tree.combine(
+            self.penalty.prox(_tree.partition(params, mask), selected), params, mask
+        )
+
+    def support(self, params: PyTree) -> list[bool]:
+        mask = self.where.mask(params)
+        inner = iter(self.penalty.support(_tree.partition(params, mask)))
+        return [keep and next(inner) for keep in mask]
+
+    def quadratic(self, params: PyTree) -> list[Quadratic] | None:
+        return self.penalty.quadratic(_tree.partition(params, self.where.mask(params)))
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        mask = self.where.mask(params)
+        inner = self.penalty.min_norm_subgradient(
+            _tree.partition(params, mask), _tree.partition(grad, mask)
+        )
+        return _tree.combine(inner, grad, mask)
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        return self.penalty.lambda_max(_tree.partition(grad_at_zero, self.where.mask(grad_at_zero)))
+
+    def conjugate(self, dual: PyTree) -> Array:
+        # Off the selection R is 0, whose conjugate is 0 at 0 and inf elsewhere.
+        mask = self.where.mask(dual)
+        rest = [jnp.any(d != 0) for d, keep in zip(jax.tree.leaves(dual), mask) if not keep]
+        outside = functools.reduce(operator.or_, rest, jnp.zeros((), bool))
+        return jnp.where(outside, jnp.inf, self.penalty.conjugate(_tree.partition(dual, mask)))
+
+    @property
+    def label(self) -> str:
+        inner = self.penalty.label
+        return f"{f'({inner})' if isinstance(self.penalty, Sum) else inner}.on({self.where!r})"
+
+    def __repr__(self) -> str:
+        inner = repr(self.penalty)
+        return f"{f'({inner})' if _needs_brackets(self.penalty) else inner}.on({self.where!r})"
+
+
+class Around(_Wrapper):
+    """The penalty of the distance to a centre: R(params - center)."""
+
+    penalty: Penalty
+    center: PyTree
+
+    def __call__(self, params: PyTree) -> Array:
+        return self.penalty(self._moved(params))
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        leaves, centers = _tree.flatten(params), self._centers(params)
+        near = jax.tree.leaves(self.penalty.prox(self._moved(params), step))
+        return leaves.rebuild(
+            [(z + c).astype(x.dtype) for z, c, x in zip(near, centers, leaves.values)]
+        )
+
+    def quadratic(self, params: PyTree) -> list[Quadratic] | None:
+        inner = self.penalty.quadratic(params)
+        if inner is None:
+            return None
+        centers = [c for c, hit in zip(self._centers(params), self.support(params)) if hit]
+        return [Quadratic(q.mu, q.center + c) for q, c in zip(inner, centers)]
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        return self.penalty.min_norm_subgradient(self._moved(params), grad)
+
+    @property
+    def label(self) -> str:
+        return f"{self.penalty.label}.around(...)"
+
+    def _centers(self, params: PyTree) -> list[Array]:
+        leaves = _tree.flatten(params)
+        given = _tree.prefix_leaves(self.center, params, "around", "center")
+        return [
+            fitted(c, x, "around", "center", p)
+            for c, x, p in zip(given, leaves.values, leaves.paths)
+        ]
+
+    def _moved(self, params: PyTree) -> PyTree:
+        leaves, centers = _tree.flatten(params), self._centers(params)
+        return leaves.rebuild([upcast(x) - c for x, c in zip(leaves.values, centers)])
+
+    def __repr__(self) -> str:
+        inner = repr(self.penalty)
+        inner = f"({inner})" if _needs_brackets(self.penalty) else inner
+        return f"{inner}.around({shown(self.center)})"
+
+
+class Sum(Penalty):
+    """R_1 + R_2 + ...; its prox is exact in two cases and refused in the others.
+
+    Exact are terms on disjoint leaves, and any number of l2 terms beside one other, by
+    prox_{h + mu/2 |. - c|^2}(x, s) = prox_h((x + s mu c) / (1 + s mu), s / (1 + s mu)).
+    """
+
+    parts: tuple[Penalty, ...]
+
+    @property
+    def smooth(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(p.smooth for p in self.parts)
+
+    @property
+    def convex(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(p.convex for p in self.parts)
+
+    def __call__(self, params: PyTree) -> Array:
+        values = [p(params) for p in self.parts]
+        return functools.reduce(operator.add, values)
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        leaves = _tree.flatten(params)
+        steps = _tree.prefix_leaves(check_step("penalty", step), params, "prox", "step")
+        quadratics, others = self._split(params)
+        self._refuse_overlap(params, leaves.paths, others)
+        values = [
+            upcast(x) if q is not None or _tree.is_floating(x) else x
+            for x, q in zip(leaves.values, quadratics)
+        ]
+        for i, q in enumerate(quadratics):
+            if q is not None:
+                grow = 1 + steps[i] * q.mu
+                values[i] = (values[i] + steps[i] * q.mu * q.center) / grow
+                steps[i] = steps[i] / grow
+        params_now = leaves.rebuild(values)
+        for term in others:
+            params_now = term.prox(params_now, leaves.rebuild(steps))
+        moved = jax.tree.leaves(params_now)
+        return leaves.rebuild(
+            [z.astype(x.dtype) if _tree.is_floating(x) else x for z, x in zip(moved, leaves.values)]
+        )
+
+    def _split(self, params: PyTree) -> tuple[list[Quadratic | None], list[Penalty]]:
+        """All l2 terms merged into one Quadratic per leaf, and the terms that are not l2."""
+        merged: list[Quadratic | None] = [None] * len(jax.tree.leaves(params))
+        others = []
+        for term in self.terms():
+            mine = term.quadratic(params)
+            if mine is None:
+                others.append(term)
+                continue
+            hit = [i for i, touched in enumerate(term.support(params)) if touched]
+            for i, q in zip(hit, mine):
+                merged[i] = _add_quadratics(merged[i], q)
+        return merged, others
+
+    def _refuse_overlap(
+        self, params: PyTree, paths: Sequence[str], others: Sequence[Penalty], what: str = "prox"
+    ) -> None:
+        owner: dict[int, Penalty] = {}
+        for term in others:
+            for i, touched in enumerate(term.support(params)):
+                if touched and i in owner:
+                    raise ValueError(
+                        f"{what} of a sum: {owner[i].label} and {term.label} both act on the leaf "
+                        f"{paths[i]!r}, and the {what} of such a sum has no closed form. Give them "
+                        "disjoint leaves with .on(...), use a penalty that has both built in (such "
+                        "as elastic_net), or couple one of them by add_penalty_gradient."
+                    )
+                if touched:
+                    owner[i] = term
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        """Smooth terms add their gradient; kinks are exact on disjoint leaves, refused otherwise."""
+        kinks = [term for term in self.terms() if not term.smooth]
+        self._refuse_overlap(params, _tree.flatten(params).paths, kinks, "subdifferential")
+        for term in self.terms():
+            if term.smooth:
+                grad = term.min_norm_subgradient(params, grad)
+        for term in kinks:
+            grad = term.min_norm_subgradient(params, grad)
+        return grad
+
+    def terms(self) -> tuple[Penalty, ...]:
+        return tuple(term for part in self.parts for term in part.terms())
+
+    @property
+    def label(self) -> str:
+        return " + ".join(p.label for p in self.parts)
+
+    def support(self, params: PyTree) -> list[bool]:
+        return [any(hits) for hits in zip(*(p.support(params) for p in self.parts))]
+
+    def __repr__(self) -> str:
+        return " + ".join(repr(p) for p in self.parts)
+
+
+def _add_quadratics(a: Quadratic | None, b: Quadratic) -> Quadratic:
+    """mu_a/2 (x - c_a)^2 + mu_b/2 (x - c_b)^2, up to a constant, as one quadratic."""
+    if a is None:
+        return b
+    mu = a.mu + b.mu
+    pull = a.mu * a.center + b.mu * b.center
+    return Quadratic(mu, pull / jnp.where(mu > 0, mu, 1))
+
+
+def _needs_brackets(penalty: Penalty) -> bool:
+    return isinstance(penalty, (Sum, Scaled))
