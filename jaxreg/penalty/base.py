@@ -209,6 +209,8 @@ class Penalty(abc.ABC):
         >>> jr.l2(2.0).around(1.0)({"w": jnp.array([3.0])}).item()
         4.0
         """
+        from jaxreg.penalty.combine import Around
+
         return Around(self, jax.tree.map(lambda c: jnp.asarray(c, dtype=at_least_float(c)), center))
 
     def __add__(self, other: Penalty) -> Penalty:
