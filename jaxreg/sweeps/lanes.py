@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -119,14 +119,16 @@ class Lanes:
         stack = lambda *xs: np.concatenate([np.asarray(x) for x in xs])[: self.layout.groups]
         return jax.tree.map(stack, *records)
 
-    def named(self, lanes: np.ndarray | Array) -> Any:
+    def named(self, lanes: Any) -> Any:
         """[groups, chunk, ...] -> [K, fold, seed, ...]."""
         lanes = lanes.reshape(self.n_folds, self.seeds, -1, *lanes.shape[2:])
-        return (
-            np.moveaxis(lanes[:, :, : len(self.grid)], 2, 0)
-            if isinstance(lanes, np.ndarray)
-            else jnp.moveaxis(lanes[:, :, : len(self.grid)], 2, 0)
-        )
+        lanes = lanes[:, :, : len(self.grid)]
+        return lanes.transpose(2, 0, 1, *range(3, lanes.ndim))
+
+    def params(self) -> PyTree:
+        """The parameters of every lane, leaves [K, fold, seed, ...]."""
+        join = lambda *xs: self.named(jnp.concatenate(xs)[: self.layout.groups])
+        return jax.tree.map(join, *[state.params for state in self.states])
 
 
 def _over(parallel: bool) -> Callable:
