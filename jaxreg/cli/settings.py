@@ -1,0 +1,154 @@
+"""What a run is made of: every option of the command, parsed, checked and written down."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxreg as jr
+from jaxreg import penalties, select
+
+__all__ = ["Settings", "parse_lams", "parse_penalty", "parse_selector", "penalty_signatures"]
+
+_SELECTORS = {"kernels": select.kernels, "biases": select.biases, "everything": select.everything}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options of `jaxreg sweep`; written to settings.json, from which it runs again.
+
+    The defaults are the main job: 100 digits are few enough that a net of this size overfits.
+    """
+
+    data: str = "digits"
+    target: str | None = None
+    model: str = "mlp"
+    hidden: tuple[int, ...] = (128, 128)
+    penalty: str = "l2"
+    on: str = "kernels"
+    coupling: str = "auto"
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    lams: str = "1e-6:1:25"
+    folds: int = 5
+    seeds: int = 3
+    refits: int = 10
+    steps: int = 1000
+    batch_size: int | None = 64
+    train_size: int | None = 100
+    seed: int = 0
+
+    def to_json(self) -> str:
+        """Text that `from_json` reads back."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, path: str) -> Settings:
+        """Settings from a settings.json.
+
+        Raises:
+          ValueError: the file is missing, no JSON, or has options this version does not know.
+        """
+        try:
+            given = json.loads(Path(path).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"--again: cannot read settings from {path!r}: {error}.") from error
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(given, dict) or set(given) - known:
+            odd = sorted(set(given) - known) if isinstance(given, dict) else "no JSON object"
+            raise ValueError(f"--again: {path!r} is no settings file of this version ({odd}).")
+        return cls(**{**given, "hidden": tuple(given.get("hidden", cls.hidden))})
+
+    def grid(self) -> jr.Grid:
+        """The penalties to try, weakest first."""
+        make, where = parse_penalty(self.penalty), parse_selector(self.on)
+        return jr.grid(lambda lam: make(lam).on(where), lam=parse_lams(self.lams))
+
+
+def parse_lams(text: str) -> np.ndarray:
+    """Strengths from `LOW:HIGH:COUNT`, spaced evenly in the logarithm, or from a list with commas.
+
+    Raises:
+      ValueError: the text is neither, or a strength is negative, NaN or given twice.
+
+    >>> parse_lams("1e-2:1:3").tolist()
+    [0.01, 0.1, 1.0]
+    >>> parse_lams("0,0.5").tolist()
+    [0.0, 0.5]
+    """
+    example = "Give LOW:HIGH:COUNT, such as 1e-6:1:32, or a list, such as 0,1e-4,1e-2."
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            if not (0 < float(low) <= float(high) and int(count) >= 1):
+                raise ValueError("a range needs 0 < LOW <= HIGH and COUNT >= 1")
+            lams = np.geomspace(float(low), float(high), int(count))
+        else:
+            lams = np.array([float(x) for x in text.split(",") if x.strip()])
+    except ValueError as error:
+        raise ValueError(f"--lams: cannot read {text!r} ({error}). {example}") from error
+    if not lams.size or not (lams >= 0).all() or len(set(lams)) < len(lams):
+        raise ValueError(f"--lams: strengths must be >= 0, not NaN and distinct, got {text!r}. {example}")
+    return np.sort(lams)
+
+
+def penalty_signatures() -> dict[str, inspect.Signature]:
+    """Every penalty of the catalogue that has a strength `lam` to sweep, by name."""
+    found = {n: inspect.signature(getattr(penalties, n)) for n in penalties.__all__}
+    return {n: s for n, s in sorted(found.items()) if next(iter(s.parameters), None) == "lam"}
+
+
+def parse_penalty(text: str) -> Callable[[float], jr.Penalty]:
+    """A function lam -> penalty from `NAME` or `NAME:KEY=VALUE,KEY=VALUE`.
+
+    Raises:
+      ValueError: the penalty or one of its arguments is unknown, or a value cannot be read.
+
+    >>> parse_penalty("group_lasso:axis=0")(0.5)
+    group_lasso(0.5, axis=0, sqrt_size=True)
+    """
+    name, _, rest = text.partition(":")
+    known = penalty_signatures()
+    if name not in known:
+        raise ValueError(f"--penalty: unknown penalty {name!r}{_did_you_mean(name, known)}.")
+    allowed = [p for p in known[name].parameters if p != "lam"]
+    kwargs: dict[str, Any] = {}
+    for item in rest.split(",") if rest else []:
+        key, eq, value = item.partition("=")
+        if not eq or key not in allowed:
+            raise ValueError(
+                f"--penalty: {name} takes {', '.join(allowed) or 'nothing'} as NAME:KEY=VALUE,…; "
+                f"got {item!r}."
+            )
+        kwargs[key] = _literal(value)
+    return lambda lam: getattr(penalties, name)(lam, **kwargs)
+
+
+def parse_selector(text: str) -> select.Selector:
+    """A selector from its name (kernels, biases, everything) or a glob over leaf paths.
+
+    >>> parse_selector("kernels"), parse_selector("*/Dense_0/*")
+    (kernels, path('*/Dense_0/*'))
+    """
+    return _SELECTORS.get(text) or select.path(text)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _did_you_mean(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"{hint} There are {', '.join(known)}"

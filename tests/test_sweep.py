@@ -1,0 +1,309 @@
+"""The sweep: lanes equal single runs, λ never recompiles, a diverged lane harms no other."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.model_selection import KFold
+
+import jaxreg as jr
+from jaxreg.sweeps.folds import make_folds
+from jaxreg.sweeps.lanes import plan
+
+N, D, H = 24, 4, 6
+KEY = jax.random.key(3)
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(N, D)).astype(np.float32)
+Y = np.tanh(X @ np.array([1.0, -1.0, 0.0, 0.5], np.float32))
+DATA = (X, Y)
+TRACES = []
+
+
+def init(key):
+    k1, k2 = jax.random.split(key)
+    return {
+        "w1": jax.random.normal(k1, (D, H)) / 2,
+        "b1": jnp.zeros(H),
+        "w2": jax.random.normal(k2, (H,)) / 2,
+    }
+
+
+def predict(p, x):
+    return jnp.tanh(x @ p["w1"] + p["b1"]) @ p["w2"]
+
+
+def loss(p, x, y):
+    TRACES.append(1)
+    return 0.5 * jnp.mean((predict(p, x) - y) ** 2)
+
+
+TRAINER = jr.Trainer(
+    init,
+    loss,
+    lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
+    metrics={"mae": lambda p, x, y: jnp.abs(predict(p, x) - y).mean()},
+)
+LAMS = [0.0, 1e-3, 1e-2, 0.1, 1.0]
+
+
+def make(lam):
+    return jr.l2(lam).on(jr.kernels)
+
+
+GRID = jr.grid(make, lam=LAMS)
+
+
+def run(grid=GRID, **kwargs):
+    given = {"folds": 3, "seeds": 2, "steps": 20, "batch_size": 8, "evals": 4, "key": KEY}
+    return jr.sweep(TRAINER, grid, DATA, **{**given, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def result():
+    return run()
+
+
+def single(k, fold, seed):
+    rows = make_folds(3, N, 0, KEY).rows[fold]
+    return TRAINER.fit(
+        GRID[k], DATA, steps=20, batch_size=8, key=KEY, rows=rows, fold=fold, seed=seed
+    )
+
+
+def lane(result, k, fold, seed):
+    return jax.tree.map(lambda x: x[k, fold, seed], result.params)
+
+
+@pytest.mark.parametrize(("k", "fold", "seed"), [(0, 0, 0), (3, 2, 1), (4, 1, 0)])
+def test_a_lane_equals_the_single_run(result, k, fold, seed):
+    """To rounding: a vmapped lane sums in another order than a single run."""
+    for a, b in zip(
+        jax.tree.leaves(lane(result, k, fold, seed)), jax.tree.leaves(single(k, fold, seed).params)
+    ):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_a_chunk_of_one_is_bitwise_the_single_run():
+    alone = run(chunk=1)
+    for a, b in zip(
+        jax.tree.leaves(lane(alone, 3, 2, 1)), jax.tree.leaves(single(3, 2, 1).params)
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_padding_lanes_never_show(result, chunk):
+    other = run(chunk=chunk)
+    assert other.valid["loss"].shape == (5, 3, 2, 5)
+    np.testing.assert_allclose(other.valid["loss"], result.valid["loss"], atol=2e-6)
+
+
+def test_axes_and_curves_are_what_they_say(result):
+    assert result.time.tolist() == [0, 5, 10, 15, 20]
+    params = lane(result, 2, 1, 1)
+    folds = make_folds(3, N, 0, KEY)
+    for split, column in (("train", 0), ("valid", 1)):
+        rows = np.flatnonzero(folds.weights[1][:, column])
+        want = 0.5 * np.mean((predict(params, X[rows]) - Y[rows]) ** 2)
+        np.testing.assert_allclose(getattr(result, split)["loss"][2, 1, 1, -1], want, rtol=1e-5)
+        want = np.abs(predict(params, X[rows]) - Y[rows]).mean()
+        np.testing.assert_allclose(getattr(result, split)["mae"][2, 1, 1, -1], want, rtol=1e-5)
+    np.testing.assert_allclose(
+        result.penalty_value[2, 1, 1, -1], 0.01 / 2 * ((params["w1"] ** 2).sum() + (params["w2"] ** 2).sum()),
+        rtol=1e-5,
+    )  # fmt: skip
+    settings = json.loads(result.settings)
+    assert settings["steps"] == 20
+    assert settings["folds"] == 3
+
+
+def test_lanes_of_a_fold_and_seed_start_alike_and_differ_between_seeds(result):
+    start = result.valid["loss"][..., 0]
+    assert np.ptp(start, axis=0).max() == 0
+    assert (start[:, :, 0] != start[:, :, 1]).all()
+
+
+def test_segments_do_not_change_the_run(result):
+    once = run(evals=1)
+    np.testing.assert_array_equal(once.valid["loss"][..., -1], result.valid["loss"][..., -1])
+
+
+def test_lam_never_recompiles(result):
+    before = len(TRACES)
+    run(jr.grid(make, lam=[0.5, 0.4, 0.3, 0.2, 0.1]))
+    assert len(TRACES) - before <= 2, "only the abstract check may trace the loss again"
+
+
+def test_a_diverged_lane_is_data_and_harms_no_other(result):
+    wild = run(jr.grid(make, lam=[0.0, 1e-3, 1e-2, 0.1, float("inf")]))
+    assert (wild.status[:4] == jr.Status.FINISHED).all()
+    assert (wild.status[4] == jr.Status.DIVERGED).all()
+    for name in ("loss", "mae"):
+        np.testing.assert_array_equal(wild.valid[name][:4], result.valid[name][:4])
+    for a, b in zip(jax.tree.leaves(wild.params), jax.tree.leaves(result.params)):
+        np.testing.assert_array_equal(a[:4], b[:4])
+    assert wild.best("min").index != 4
+    assert wild.best("1se").index != 4
+
+
+def test_validation_data_instead_of_folds():
+    got = run(folds=None, validation=(X[:6] + 1, Y[:6]))
+    state = TRAINER.fit(GRID[1], DATA, steps=20, batch_size=8, key=KEY)
+    want = 0.5 * np.mean((predict(state.params, X[:6] + 1) - Y[:6]) ** 2)
+    np.testing.assert_allclose(got.valid["loss"][1, 0, 0, -1], want, rtol=1e-5)
+
+
+def test_two_axes_make_a_product_with_the_last_fastest():
+    g = jr.grid(lambda lam, r: jr.elastic_net(lam, r), lam=[0.1, 1.0], r=[0.0, 0.5, 1.0])
+    assert len(g) == 6
+    np.testing.assert_allclose(g.coords["lam"], [0.1] * 3 + [1.0] * 3)
+    np.testing.assert_allclose(g.coords["r"], [0, 0.5, 1] * 2)
+    assert repr(g[4]) == "elastic_net(1, l1_ratio=0.5)"
+    assert [repr(p) for p in g][4] == repr(g[4])
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
+def test_map_penalties_equals_the_loop(batch_size):
+    fit = lambda reg: {"x": reg.prox(jnp.arange(3.0), 1.0), "v": reg(jnp.ones(2))}
+    g = jr.grid(jr.l2, lam=LAMS)
+    got = jr.map_penalties(fit, g, batch_size=batch_size)
+    for k, reg in enumerate(g):
+        for name, want in fit(reg).items():
+            np.testing.assert_allclose(got[name][k], want, rtol=1e-6)
+
+
+def test_map_penalties_compiles_once_for_every_grid():
+    traces = []
+
+    def fit(reg):
+        traces.append(1)
+        return reg(jnp.ones(2))
+
+    for scale in (1.0, 2.0):
+        jr.map_penalties(fit, jr.grid(jr.l2, lam=scale * np.ones(3)))
+    assert len(traces) == 1
+
+
+# --- folds ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("folds", "n"), [(2, 7), (5, 23), (4, 4)])
+def test_random_folds_are_equal_disjoint_and_complete(folds, n):
+    table = make_folds(folds, n, 0, KEY)
+    valid = table.weights[:, :, 1]
+    assert (valid.sum(1) == n // folds).all()
+    assert valid.sum(0).max() == 1
+    assert (table.weights.sum(-1) == 1).all()
+    for rows, count, weight in zip(table.rows, table.count, table.weights):
+        assert set(rows[:count]) == set(np.flatnonzero(weight[:, 0]))
+
+
+def test_folds_from_scikit_learn_and_from_numbers_agree():
+    pairs = list(KFold(5).split(X))
+    number = np.concatenate([np.full(len(v), f) for f, (_, v) in enumerate(pairs)])
+    a, b = make_folds(pairs, N, 0, KEY), make_folds(number, N, 0, KEY)
+    for x, y in zip(a, b):
+        np.testing.assert_array_equal(x, y)
+    assert sorted(set(a.count)) == [19, 20]
+
+
+def test_unequal_folds_train_each_on_its_own_rows():
+    pairs = [(np.arange(8, N), np.arange(8)), (np.arange(10), np.arange(10, N))]
+    got = run(folds=pairs, seeds=1)
+    state = TRAINER.fit(
+        GRID[2], DATA, steps=20, batch_size=8, key=KEY, rows=pairs[0][0], fold=0, seed=0
+    )
+    want = 0.5 * np.mean((predict(state.params, X[:8]) - Y[:8]) ** 2)
+    np.testing.assert_allclose(got.valid["loss"][2, 0, 0, -1], want, rtol=1e-5)
+
+
+# --- layout ---------------------------------------------------------------------------------------
+
+
+def test_the_layout_wastes_few_lanes_and_says_what_it_is():
+    assert plan(32, 5, None).chunk == 8
+    assert plan(7, 1, None).chunk == 7
+    assert plan(1, 4, None).chunk == 1
+    for k in range(1, 40):
+        chunk = plan(k, 1, None).chunk
+        assert -(-k // chunk) * chunk <= k + 3
+    assert "groups of 8 vmapped lanes" in str(plan(32, 5, None))
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"folds": 25}, "between 2 and the 24 examples there are, got 25"),
+        ({"folds": 1}, "between 2 and the 24 examples"),
+        ({"folds": None}, "nothing to validate on"),
+        ({"validation": DATA}, "either `folds` or `validation`"),
+        ({"folds": None, "validation": (X[:, :2], Y)}, "`validation` must have arrays like"),
+        ({"folds": np.zeros(3, int)}, "one integer for each of the 24 examples"),
+        ({"folds": [(np.arange(5), np.arange(4, 9))]}, "trains on a row it validates on"),
+        ({"folds": [(np.arange(5), np.array([99]))]}, "all between 0 and 23"),
+        ({"folds": "five"}, "`folds` must be an int"),
+        ({"batch_size": 17}, "between 1 and the 16 rows there are to train on, got 17"),
+        ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
+        ({"seeds": 1.5}, "`seeds` must be an integer"),
+        ({"chunk": 9}, "`chunk` must be between 1 and the 5 penalties"),
+        (
+            {"folds": [(np.arange(9), [9]), (np.arange(8), [9])], "batch_size": None},
+            "same number of training rows",
+        ),
+    ],
+)
+def test_bad_arguments_of_sweep(kwargs, match):
+    before = len(TRACES)
+    with pytest.raises(ValueError, match=match):
+        run(**kwargs)
+    assert len(TRACES) == before, "nothing was traced or compiled"
+
+
+def test_nan_in_the_data_is_refused():
+    bad = X.copy()
+    bad[5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"`data\[0\]` has NaN in 1 of 24 rows, the first is row 5"):
+        jr.sweep(TRAINER, GRID, (bad, Y), folds=2, steps=1, key=KEY)
+
+
+def test_a_grid_is_asked_for():
+    with pytest.raises(TypeError, match="must come from jaxreg.grid"):
+        run(grid=[jr.l2(0.1)])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: jr.grid(jr.l2), ValueError, "at least one axis"),
+        (lambda: jr.grid(jr.l2, lam=[]), ValueError, "`lam` is empty"),
+        (lambda: jr.grid(jr.l2, lam=[1.0, np.nan]), ValueError, "NaN at position 1"),
+        (lambda: jr.grid(jr.l2, lam=[1.0, -1.0]), ValueError, "l2: `lam` must be >= 0"),
+        (lambda: jr.grid(jr.l2, lam=1.0), TypeError, "one-dimensional"),
+        (lambda: jr.grid(jr.l2, lam="high"), TypeError, "must be numbers"),
+        (lambda: jr.grid(lambda lam: lam, lam=[1.0]), TypeError, "must return a penalty"),
+        (
+            lambda: jr.grid(lambda lam: jr.l2(lam) if lam < 1 else jr.l1(lam), lam=[0.5, 2.0]),
+            ValueError,
+            "different structure",
+        ),
+        (lambda: GRID[5], IndexError, "out of range for 5"),
+        (lambda: jr.map_penalties(abs, [1]), TypeError, "jaxreg.grid"),
+        (lambda: jr.map_penalties(abs, GRID, batch_size=0), ValueError, "at least 1"),
+    ],
+)
+def test_bad_grids(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_progress_is_quiet_off_a_terminal_and_speaks_when_asked(capsys):
+    run(steps=2, evals=1)
+    assert capsys.readouterr().err == ""
+    run(steps=2, evals=1, progress=True)
+    assert "5 λ x 3 folds x 2 seeds" in capsys.readouterr().err
