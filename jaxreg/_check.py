@@ -6,6 +6,7 @@ penalty work, and a gradient, which is itself a penalty with negative strengths,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,7 +25,30 @@ def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     Raises:
       TypeError: a leaf is no number. ValueError: it is negative or NaN.
     """
+    remedy = " For no penalty use Zero()." if name in ("lam", "factor") else ""
+    return _checked(owner, name, value, lambda a: a >= 0, "be >= 0 and not NaN", remedy)
 
+
+def above(
+    owner: str, name: str, value: ArrayLike | PyTree, bound: float, remedy: str = ""
+) -> PyTree:
+    """`value` as float arrays, leaf by leaf; refuses those that are not > `bound`."""
+    return _checked(owner, name, value, lambda a: a > bound, f"be > {bound:g}", remedy)
+
+
+def number(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
+    """`value` as float arrays of either sign, leaf by leaf; refuses NaN."""
+    return _checked(owner, name, value, lambda a: ~np.isnan(a), "not be NaN", "")
+
+
+def _checked(
+    owner: str,
+    name: str,
+    value: ArrayLike | PyTree,
+    holds: Callable[[np.ndarray], Any],
+    must: str,
+    remedy: str,
+) -> PyTree:
     def check(x):
         if isinstance(x, (bool, str, bytes)) or x is None:
             raise TypeError(
@@ -36,9 +60,8 @@ def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
             raise TypeError(
                 f"{owner}: `{name}` must be a number, an array or a pytree of them, got {x!r}."
             ) from error
-        if _tree.is_concrete(array) and not np.all(np.asarray(array) >= 0):
-            remedy = " For no penalty use Zero()." if name in ("lam", "factor") else ""
-            raise ValueError(f"{owner}: `{name}` must be >= 0 and not NaN, got {shown(x)}.{remedy}")
+        if _tree.is_concrete(array) and not np.all(holds(np.asarray(array))):
+            raise ValueError(f"{owner}: `{name}` must {must}, got {shown(x)}.{remedy}")
         return array
 
     return jax.tree.map(check, value, is_leaf=lambda x: x is None)

@@ -245,5 +245,6 @@ def _sum_squares(x: Array) -> Array:
 
 
 def snake_name(cls: type) -> str:
-    """The field's name of a penalty class: ElasticNet -> elastic_net."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+    """The field's name of a penalty class: ElasticNet -> elastic_net, LHalf -> l_half."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
+    return words.lower()
