@@ -98,7 +98,7 @@ def at_least_float(x: Any) -> Any:
     dtype = getattr(x, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         return jnp.result_type(float)
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.result_type(dtype, jnp.float32)
 
 
 def upcast(x: Any) -> Array:

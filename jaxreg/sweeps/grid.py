@@ -85,12 +85,13 @@ def grid(make: Callable[..., Penalty], **axes: ArrayLike) -> Grid:
     odd = [p for p in penalties if not isinstance(p, Penalty)]
     if odd:
         raise TypeError(f"grid: `make` must return a penalty, got {odd[0]!r}.")
-    structures = {jax.tree.structure(p) for p in penalties}
-    if len(structures) > 1:
+    # By hash and not by `!=`: jax calls the structures of two dataclasses with equal fields equal.
+    alike = {jax.tree.structure(penalties[0])}
+    odd = [p for p in penalties if jax.tree.structure(p) not in alike]
+    if odd:
         raise ValueError(
             "grid: `make` returned penalties of different structure; only strengths may depend on the "
-            f"axes, not selectors, axes or the number of terms. Compare {penalties[0]!r} and "
-            f"{next(p for p in penalties if jax.tree.structure(p) != jax.tree.structure(penalties[0]))!r}."
+            f"axes, not selectors, axes or the number of terms. Compare {penalties[0]!r} and {odd[0]!r}."
         )
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *penalties)
     columns = {n: jnp.asarray(c, float) for n, c in zip(values, zip(*points))}
