@@ -5,18 +5,23 @@ for a tour, and `jaxreg --help` for the command.
 """
 
 from jaxreg.leaf import Elementwise, LeafPenalty
+from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
 from jaxreg.penalties import elastic_net, group_lasso, l1, l2
 from jaxreg.penalty import Penalty, Zero, static_field
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
+from jaxreg.transform import add_penalty_gradient, decoupled, proximal
 
 __version__ = "0.1.0"
 __all__ = [
     "Elementwise",
     "LeafPenalty",
+    "Ledger",
     "Penalty",
     "Selector",
     "Zero",
+    "add_penalty_gradient",
     "biases",
+    "decoupled",
     "elastic_net",
     "everything",
     "group_lasso",
@@ -24,8 +29,13 @@ __all__ = [
     "l1",
     "l2",
     "leaf_mask",
+    "ledger",
     "norms",
     "path",
+    "penalized",
+    "penalty_gradient",
+    "proximal",
+    "split",
     "static_field",
     "where",
 ]

@@ -1,0 +1,289 @@
+"""Measuring an optimizer: its metric, and the direction it points in.
+
+eps, momentum and the decay of the second moment are in an optimizer's closures and not in its
+state, so we ask (`jaxreg._probe`): put the state where a constant gradient would have brought it,
+and read the updates. With q = -update / (learning_rate * gradient), at v huge, tiny and at T^2
+
+    q(huge) = base / sqrt(v),   base / q(tiny) = T = sqrt(v + root) + eps,   base / q(T^2) = ...
+
+three answers give base, eps and root in closed form. Momentum then answers a constant gradient
+with a geometric sequence, whose limit Aitken's extrapolation gives exactly: that is the gain.
+Answers to other gradients, parameters and step counts must agree with the formula, or the
+optimizer is refused: in a metric that is not its own, the prox would solve another problem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import _metric, _probe, _tree
+from jaxreg._metric import Metric, Moment
+from jaxreg._probe import Bench
+from jaxreg._tree import PyTree, is_concrete
+
+Rate = ArrayLike | Callable[[Any], ArrayLike]
+
+# Powers of two: moments kept in bfloat16 hold them exactly.
+_SMALL, _TINY, _HUGE = 2.0**-12, 2.0**-40, 2.0**40
+_TOLERANCE = 0.02
+
+_INSTEAD = (
+    "Use one of optax's sgd (with or without momentum), adam, adamw, nadam, amsgrad, yogi, rmsprop "
+    "or adagrad here; or couple the penalty by jaxreg.add_penalty_gradient or jaxreg.decoupled, "
+    "which go with every optimizer but leave no exact zeros."
+)
+_OUTSIDE = {
+    "MultiStepsState": "Put it outside: optax.MultiSteps(jaxreg.proximal(...), k).",
+    "ApplyEvery": "Use optax.MultiSteps(jaxreg.proximal(...), k) instead.",
+    "LookaheadState": "Put it outside: optax.lookahead(jaxreg.proximal(...), ...).",
+    "ScheduleFreeState": _INSTEAD,
+}
+
+
+class _Evidence(NamedTuple):
+    """Pairs of answers that agree where the formula describes the optimizer, [L] each."""
+
+    formula: list[tuple[Array, Array]]
+    schedule: list[tuple[Array, Array]]
+
+
+def measure(
+    owner: str,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    learning_rate: Rate,
+    touched: Sequence[bool],
+) -> Metric:
+    """Find the metric of `optimizer` on each leaf by asking it.
+
+    Args:
+      owner: who asks, for messages.
+      optimizer: a complete optimizer, whose update has the minus sign.
+      params: the parameters; only shapes and dtypes count.
+      learning_rate: that of the optimizer, a number or a schedule.
+      touched: which leaves matter.
+
+    Raises:
+      ValueError: the optimizer does not answer as the formula says, has the wrong sign, moves
+        nothing, or follows another schedule. Where answers are traced nothing can be judged.
+    """
+    with jax.ensure_compile_time_eval():
+        try:
+            asked, state = _probe.bench(optimizer, params)
+        except Exception as error:
+            raise ValueError(
+                f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
+                f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
+            ) from error
+        names = _probe.state_names(state)
+        _refuse_wrappers(owner, names)
+        start = _first_step(owner, learning_rate)
+        talk = _Interview(asked, _probe.advance(state, start), rate_at(learning_rate, start))
+        metric, base, formula = _solve(talk)
+        schedule = _later(talk, base, start, learning_rate)
+    paths = _tree.flatten(params).paths
+    _judge(owner, metric.gain, _Evidence(formula, schedule), names, paths, np.asarray(touched))
+    return metric
+
+
+def rate_at(learning_rate: Rate, count: ArrayLike) -> Array:
+    """The learning rate at a step, from a number or a schedule."""
+    return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
+
+
+def _refuse_wrappers(owner: str, names: list[str]) -> None:
+    for name in names:
+        if name in _OUTSIDE:
+            raise ValueError(
+                f"{owner}: the optimizer keeps a {name}, and a prox after it would act on other "
+                f"parameters or at other steps than the optimizer. {_OUTSIDE[name]}"
+            )
+
+
+def _first_step(owner: str, learning_rate: Rate) -> int:
+    """A step at which the learning rate is not 0 (a warm-up starts from 0)."""
+    for step in (0, *(2**k for k in range(21))):
+        rate = rate_at(learning_rate, step)
+        if not is_concrete(rate):
+            return 1
+        if rate != 0:
+            return step
+    raise ValueError(
+        f"{owner}: `learning_rate` is 0 at every step looked at, so nothing would move. Give the "
+        "learning rate or the schedule that the optimizer has."
+    )
+
+
+class _Answer(NamedTuple):
+    """q = -update / (learning_rate * gradient), with the second moment that made it: [L] each."""
+
+    q: Array
+    v: Array
+    state: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class _Interview:
+    """An optimizer on the bench, asked at one learning rate."""
+
+    bench: Bench
+    state: PyTree
+    rate: Array
+
+    def settled(self, gradient: ArrayLike, second: ArrayLike) -> _Answer:
+        """The answer of a state in which `gradient` has been constant."""
+        return self.then(_metric.settled(self.state, self.bench.like, gradient, second), gradient)
+
+    def then(self, state: PyTree, gradient: ArrayLike) -> _Answer:
+        update, new = self.bench.ask(state, gradient)
+        v = _probe.vector([0.0 if m is None else m.value for m in self.moments(new)])
+        return _Answer(-update / _nonzero(self.rate * gradient), v, new)
+
+    def moments(self, state: PyTree) -> list[Moment | None]:
+        return _metric.second_moments(state, self.bench.like)
+
+    @property
+    def adaptive(self) -> np.ndarray:
+        """Which leaves have a second moment."""
+        return np.array([m is not None for m in self.moments(self.state)], bool)
+
+    @property
+    def corrected(self) -> np.ndarray:
+        """Which leaves have one whose bias is corrected."""
+        moments = self.moments(self.state)
+        return np.array([m is not None and m.seen is not None for m in moments], bool)
+
+
+def _solve(talk: _Interview) -> tuple[Metric, Array, list[tuple[Array, Array]]]:
+    """The metric, the first response `base`, and pairs of answers to check them by."""
+    adaptive = talk.adaptive
+    huge = talk.settled(_SMALL, _HUGE)
+    base = huge.q * jnp.where(adaptive, jnp.sqrt(huge.v), 1)
+    tiny = [talk.settled(_TINY, 0.0)]
+    for _ in range(6):
+        # Schedules are held at one step; the counters of moments go on.
+        tiny.append(talk.then(_probe.advance(tiny[-1].state, -1), _TINY))
+    top = base / _nonzero(tiny[0].q)
+    middle = talk.settled(top * _SMALL, top**2)
+    offsets = _offsets(top, tiny[0].v, base / _nonzero(middle.q), middle.v)
+    eps, root = (jnp.where(adaptive, x, 0) for x in offsets)
+    fresh = jnp.where(talk.corrected, tiny[0].v / _TINY**2, 1)
+
+    def response(answer: _Answer) -> Array:
+        return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v + root) + eps, 1)
+
+    r = [response(answer) for answer in tiny]
+    metric = Metric(_limit(r[0], r[3], r[6]), eps, root, fresh)
+    start = [_from_the_start(talk, metric, *x) for x in ((1.0, 2.0**-4), (8.0, 2.0**-7))]
+    pairs = [
+        (r[0], base),
+        (metric.gain, _limit(r[0], r[2], r[4])),
+        (response(talk.settled(_SMALL, 16 * _SMALL**2)), base),
+        (start[0], start[1]),
+    ]
+    return metric, base, pairs
+
+
+def _offsets(y0: Array, v0: Array, y1: Array, v1: Array) -> tuple[Array, Array]:
+    """eps and root from two points of y = sqrt(v + root) + eps, by (y - eps)^2 = v + root."""
+    eps = (y0 + y1) / 2 - (v0 - v1) / (2 * _nonzero(y0 - y1))
+    eps = jnp.clip(eps, 0, y0)
+    return eps, jnp.maximum((y0 - eps) ** 2 - v0, 0)
+
+
+def _limit(a: Array, b: Array, c: Array) -> Array:
+    """The limit of a geometric sequence from three equally spaced terms (Aitken)."""
+    first, second = b - a, c - b
+    # Below this the sequence has arrived, and the correction would be noise over noise.
+    arrived = jnp.abs(second) <= 5e-3 * jnp.abs(c)
+    return c + jnp.where(arrived, 0, second**2 / _nonzero(first - second))
+
+
+def _nonzero(x: Array) -> Array:
+    return jnp.where(x == 0, 1, x)
+
+
+def _from_the_start(talk: _Interview, metric: Metric, scale: float, params: float) -> Array:
+    """The response of a fresh state to +g and -g, which cancels every decay of the parameters.
+
+    Each update is divided by its own denominator first, so that it is exact for a coupled decay too.
+    """
+    answers = []
+    for gradient in (scale * _SMALL, -scale * _SMALL):
+        update, new = talk.bench.ask(talk.state, gradient, params)
+        below = [
+            1.0 if m is None else m.denominator(*rest)
+            for m, *rest in zip(talk.moments(new), metric.eps, metric.root, metric.fresh)
+        ]
+        answers.append(update * _probe.vector(below))
+    return (answers[1] - answers[0]) / _nonzero(2 * talk.rate * scale * _SMALL)
+
+
+def _later(talk: _Interview, base: Array, start: int, rate: Rate) -> list[tuple[Array, Array]]:
+    """What later steps answer, beside what the learning rate there says they should."""
+    pairs = []
+    for ahead in (100, 10_000):
+        at = _metric.settled(_probe.advance(talk.state, ahead), talk.bench.like, _SMALL, _HUGE)
+        answer = talk.then(at, _SMALL)
+        response = answer.q * talk.rate * jnp.where(talk.adaptive, jnp.sqrt(answer.v), 1)
+        pairs.append((response, base * rate_at(rate, start + ahead)))
+    return pairs
+
+
+def _judge(
+    owner: str,
+    gain: Array,
+    evidence: _Evidence,
+    names: list[str],
+    paths: Sequence[str],
+    touched: np.ndarray,
+) -> None:
+    if not all(is_concrete(x) for x in jax.tree.leaves((gain, evidence))) or not touched.any():
+        return
+    moved = np.asarray(gain)
+    if (touched & (moved < 0)).any():
+        raise ValueError(_wrong_sign(owner, paths[int(np.argmax(touched & (moved < 0)))]))
+    odd = touched & ~np.all([_agree(*pair) for pair in evidence.formula], axis=0)
+    if odd.any():
+        raise ValueError(
+            f"{owner}: the metric of the optimizer is unknown on the leaf "
+            f"{paths[int(np.argmax(odd))]!r} (states: {', '.join(names) or 'none'}): its step is not "
+            "gain * learning_rate / (sqrt(second moment) + eps), and in another metric the prox "
+            f"would solve another problem. {_INSTEAD}"
+        )
+    if not (moved[touched] != 0).any():
+        raise ValueError(
+            f"{owner}: the optimizer moves none of the leaves that the penalty touches "
+            f"({', '.join(repr(p) for p, t in zip(paths, touched) if t)}). Penalise other leaves."
+        )
+    off = touched & ~np.all([_agree(*pair) for pair in evidence.schedule], axis=0)
+    if off.any():
+        raise ValueError(
+            f"{owner}: `learning_rate` is not the one the optimizer follows: at later steps its "
+            "updates have another size than it says. Give both the same number or schedule, as in "
+            f"{owner}(optax.adam(schedule), penalty, learning_rate=schedule)."
+        )
+
+
+def _agree(a: Array, b: Array) -> np.ndarray:
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    with np.errstate(invalid="ignore"):
+        return np.abs(x - y) <= _TOLERANCE * np.maximum(np.abs(x), np.abs(y))
+
+
+def _wrong_sign(owner: str, path: str) -> str:
+    return (
+        f"{owner}: the update of the leaf {path!r} points along the gradient, uphill. Give a complete "
+        "optimizer such as optax.adam(1e-3), not a direction such as optax.scale_by_adam(). Under "
+        "optax.masked the leaves outside the mask get their bare gradient: use optax.partition with "
+        "optax.set_to_zero() for them."
+    )

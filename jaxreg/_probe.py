@@ -1,0 +1,138 @@
+"""Asking an optimizer what it does: tiny parameters, chosen gradients, one update at a time.
+
+An optax transformation is a pair of closures; what it was made with (eps, momentum, masks, the
+sign) shows in what it answers only. So we give it parameters of one number a leaf and gradients we
+know, and read its updates. It happens once, in `init`, outside of what is being traced: the answers
+are numbers, unless the optimizer itself was made from traced values (a swept learning rate), and
+then they are tracers that nothing here branches on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+
+# States that hold more than a counter, which nevertheless belongs to a schedule.
+_SCHEDULED = ("DecoupledState", "InjectHyperparamsState", "ProximalState")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """An optimizer with stand-ins for its parameters; values are one number per leaf, [L]."""
+
+    optimizer: optax.GradientTransformation
+    like: PyTree
+
+    def tree(self, values: ArrayLike) -> PyTree:
+        """Parameters (or gradients) filled with one value per leaf; 0 where not floating."""
+        leaves = _tree.flatten(self.like)
+        values = jnp.broadcast_to(jnp.asarray(values), (len(leaves.values),))
+        return leaves.rebuild(
+            [
+                jnp.full(x.shape, v if _tree.is_floating(x) else 0, x.dtype)
+                for x, v in zip(leaves.values, values)
+            ]
+        )
+
+    def ask(self, state: PyTree, grads: ArrayLike, params: ArrayLike = 0.0) -> tuple[Array, PyTree]:
+        """The update of each leaf, [L], and the new state."""
+        updates, new = self.optimizer.update(self.tree(grads), state, self.tree(params))
+        return vector(updates), new
+
+
+def bench(
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    *,
+    at: float = 0.0,
+    most: float = np.inf,
+) -> tuple[Bench, PyTree]:
+    """A bench with one number per leaf that answers, and the optimizer's state on it.
+
+    Where that raises, since a transformation inside holds arrays of the parameters' shapes
+    (strengths per coordinate, a centre), the leaves get their real shapes; with more than `most`
+    numbers in all, what was raised goes on.
+    """
+    shapes = jax.eval_shape(lambda tree: tree, params)
+    size = sum(x.size for x in jax.tree.leaves(shapes))
+    try:
+        return _started(optimizer, jax.tree.map(lambda x: _stand_in(x, (1,) * x.ndim), shapes), at)
+    except Exception:
+        if size > most:
+            raise
+        return _started(optimizer, jax.tree.map(lambda x: _stand_in(x, x.shape), shapes), at)
+
+
+def _started(optimizer, like: PyTree, at: float) -> tuple[Bench, PyTree]:
+    made = Bench(optimizer, like)
+    state = optimizer.init(made.tree(at))
+    made.ask(state, 0.0, at)
+    return made, state
+
+
+def _stand_in(x: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    wide = jnp.promote_types(x.dtype, jnp.float32) if _tree.is_floating(x) else x.dtype
+    return jax.ShapeDtypeStruct(shape, wide)
+
+
+def vector(tree: PyTree) -> Array:
+    """The first number of each leaf, [L]."""
+    return jnp.stack(
+        [
+            jnp.ravel(x)[0] if _tree.is_floating(x) and jnp.size(x) else jnp.zeros(())
+            for x in jax.tree.leaves(tree)
+        ]
+    )
+
+
+def advance(state: PyTree, by: int) -> PyTree:
+    """The state with its schedules `by` steps later.
+
+    A schedule's counter stands alone; one beside moments corrects their bias and stays.
+    """
+    if isinstance(state, dict):
+        return {key: advance(x, by) for key, x in state.items()}
+    if type(state) in (tuple, list):
+        return type(state)(advance(x, by) for x in state)
+    if isinstance(state, tuple):
+        alone = len(state) == 1 or type(state).__name__ in _SCHEDULED
+        return type(state)(*(advance(x, by) if alone or not _is_counter(x) else x for x in state))
+    return state + by if _is_counter(state) else state
+
+
+def _is_counter(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.ndim(x) == 0 and jnp.issubdtype(dtype, jnp.integer)
+
+
+def state_names(state: PyTree) -> list[str]:
+    """The classes of a nested optimizer state, such as ["ScaleByAdamState"], sorted."""
+    found: set[str] = set()
+
+    def walk(node):
+        if isinstance(node, dict):
+            node = tuple(node.values())
+        if isinstance(node, (tuple, list)):
+            if type(node) not in (tuple, list, optax.EmptyState):
+                found.add(type(node).__name__)
+            for child in node:
+                walk(child)
+
+    walk(state)
+    return sorted(found)
+
+
+def paths_where(params: PyTree, bad: Sequence[bool] | np.ndarray) -> list[str]:
+    """The paths of the leaves marked in `bad`."""
+    return [path for path, hit in zip(_tree.flatten(params).paths, bad) if hit]

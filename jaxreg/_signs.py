@@ -1,0 +1,106 @@
+"""Which way an optimizer points: guards against weights that grow instead of decaying.
+
+optax's complete optimizers have put the minus sign already. A decay added after them is added with
+the wrong sign, and weights grow by it, slowly and in silence. Here that is asked (`jaxreg._probe`)
+before anything is compiled. A guard speaks only when it is sure: an optimizer that does not answer,
+or answers with traced values, passes.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxreg import _probe, _tree
+from jaxreg._tree import PyTree, is_concrete
+from jaxreg.objective import penalty_gradient
+from jaxreg.penalty import Penalty
+
+_MOST = 1_000_000  # numbers in all, up to which real shapes are tried
+_ROUNDING = 1e-5
+
+
+def check_direction(owner: str, direction: optax.GradientTransformation, params: PyTree) -> None:
+    """Refuse a complete optimizer where a direction is wanted.
+
+    Raises:
+      ValueError: a leaf moves against its gradient.
+    """
+    with jax.ensure_compile_time_eval():
+        try:
+            asked, state = _probe.bench(direction, params, most=_MOST)
+            forth, back = (asked.ask(state, g)[0] for g in (2.0**-10, -(2.0**-10)))
+        except Exception:  # whatever it is, the optimizer itself will say it better
+            return
+        # The difference of two opposite answers is free of noise and decay.
+        along = forth - back
+    if is_concrete(along) and (np.asarray(along) < 0).any():
+        path = _tree.flatten(params).paths[int(np.argmax(np.asarray(along) < 0))]
+        raise ValueError(
+            f"{owner}: `direction` must not have the minus sign yet, but its update of the leaf "
+            f"{path!r} points against the gradient: it is a complete optimizer. Give the direction "
+            "alone, such as optax.scale_by_adam() for optax.adam(lr) or optax.trace(0.9) for "
+            "optax.sgd(lr, momentum=0.9); the learning rate goes to `learning_rate`."
+        )
+
+
+def check_coupling(
+    optimizer: optax.GradientTransformation, penalty: Penalty, params: PyTree
+) -> None:
+    """Refuse an optimizer that makes weights grow where it should let them decay.
+
+    With gradients of 0 all that is left is the decay. It is read at +p and -p, for a small and a
+    large p: half the difference must point down the penalty, or, where the penalty does not look,
+    towards 0. Noise, momentum and pulls to a centre cancel in the difference.
+
+    Args:
+      optimizer: the whole chain.
+      penalty: the penalty in it.
+      params: the parameters, arrays or shapes.
+
+    Raises:
+      ValueError: some leaf grows at both sizes; the message says how to write the chain.
+    """
+    with jax.ensure_compile_time_eval():
+        try:
+            grows = _grows(optimizer, penalty, params)
+        except Exception:  # a guard must not stop what it does not understand
+            return
+    if is_concrete(grows) and np.asarray(grows).any():
+        path = _tree.flatten(params).paths[int(np.argmax(np.asarray(grows)))]
+        raise ValueError(
+            f"check_coupling: the decay of the leaf {path!r} has the wrong sign, and its weights "
+            "would grow: it comes after an optimizer that has already put the minus sign, as in "
+            "optax.chain(optax.adam(lr), add_decay). Write optax.chain(jaxreg.add_penalty_gradient("
+            "penalty), optax.adam(lr)) for the coupled decay, jaxreg.decoupled("
+            "optax.scale_by_adam(), penalty, lr) for the decoupled one (AdamW)."
+        )
+
+
+def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: PyTree) -> Array:
+    """Which leaves grow at both sizes, [L]."""
+    asked, state = _probe.bench(optimizer, params, at=0.5, most=_MOST)
+    signs = jnp.asarray([1.0 - 2.0 * (i % 2) for i in range(len(jax.tree.leaves(params)))])
+    grows = [_grows_at(asked, state, penalty, size * signs) for size in (0.5, 8.0)]
+    return grows[0] & grows[1]
+
+
+def _grows_at(asked: _probe.Bench, state: PyTree, penalty: Penalty, at: Array) -> Array:
+    forth, back = (_drift(asked, state, p) for p in (at, -at))
+    slopes = [_probe.vector(penalty_gradient(penalty, asked.tree(p))) for p in (at, -at)]
+    slope = slopes[0] - slopes[1]
+    up = jnp.where(slope == 0, at, slope)
+    along = (forth - back) * up
+    return along > _ROUNDING * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
+
+
+def _drift(asked: _probe.Bench, state: PyTree, at: Array) -> Array:
+    """The sum of a few updates at gradient 0; the first alone may be 0 under a warm-up."""
+    total = jnp.zeros(())
+    for _ in range(3):
+        update, state = asked.ask(state, 0.0, at)
+        total = total + update
+    return total
