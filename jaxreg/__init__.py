@@ -8,6 +8,8 @@ from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
 from jaxreg.penalties import elastic_net, group_lasso, l1, l2
 from jaxreg.penalty import Penalty, Zero, static_field
+from jaxreg.report import tabulate
+from jaxreg.result import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
 from jaxreg.transform import add_penalty_gradient, decoupled, proximal
 
@@ -18,6 +20,8 @@ __all__ = [
     "Ledger",
     "Penalty",
     "Selector",
+    "Status",
+    "SweepResult",
     "Zero",
     "add_penalty_gradient",
     "biases",
@@ -37,5 +41,6 @@ __all__ = [
     "proximal",
     "split",
     "static_field",
+    "tabulate",
     "where",
 ]

@@ -1,0 +1,242 @@
+"""The arithmetic and the words of a sweep's result: means, standard errors, choices, tables.
+
+Everything here is numpy in float64 on the host: a result is looked at, not trained through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxreg._table import Column, Table
+from jaxreg.penalty import Penalty
+
+__all__ = ["choose", "chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
+
+RULES = ("1se", "min")
+
+
+def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of that name; ValueError with the sorted choices if there is none."""
+    if name not in table:
+        raise ValueError(f"result: no {kind} {name!r}; choose from {sorted(table)}.")
+    return table[name]
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """[K, F, S] -> [K]: over seeds, then over folds."""
+    with np.errstate(all="ignore"):
+        return values.mean(2).mean(1)
+
+
+def stderr(values: np.ndarray) -> np.ndarray:
+    """[K, F, S] -> [K]: over the folds' means, over the seeds of a lone fold, or NaN."""
+    with np.errstate(all="ignore"):
+        draws = values.mean(2) if values.shape[1] > 1 else values[:, 0]
+        n = draws.shape[1]
+        if n < 2:
+            return np.full(len(values), np.nan)
+        return draws.std(axis=1, ddof=1) / np.sqrt(n)
+
+
+def direction(metric: str, maximize: bool | None) -> bool:
+    """Whether larger is better; only of the loss is it known."""
+    if maximize is None and metric != "loss":
+        raise ValueError(
+            f"best: is a larger {metric!r} better? Say so with maximize=True or maximize=False."
+        )
+    return bool(maximize)
+
+
+def choose(
+    rule: str, metric: str, score: np.ndarray, stderr: np.ndarray, strength: np.ndarray
+) -> int:
+    """The index a rule chooses, lower scores being better."""
+    if rule not in RULES:
+        raise ValueError(f"best: no rule {rule!r}; choose from {sorted(RULES)}.")
+    finite = np.isfinite(score)
+    if not finite.any():
+        raise ValueError(
+            f"best: all {len(score)} penalties diverged, so none has a finite mean {metric}. Lower the "
+            "learning rate or the strengths; plot_learning_curves() shows where it happened."
+        )
+    lowest = int(np.argmin(np.where(finite, score, np.inf)))
+    if rule == "min":
+        return lowest
+    if not np.isfinite(stderr[lowest]):
+        raise ValueError(
+            "best: the rule '1se' needs a standard error, and a single lane for each penalty has none. "
+            "Sweep with folds, or with seeds of at least 2."
+        )
+    near = finite & (score <= score[lowest] + stderr[lowest])
+    # Several penalties may share the largest strength (a second axis): of those, the best.
+    return int(min(np.flatnonzero(near), key=lambda k: (-strength[k], score[k])))
+
+
+def choices(result: Any) -> dict[str, Any]:
+    """The choice of each rule on the validation loss, without those that cannot be made."""
+    made = {}
+    for rule in ("min", "1se"):
+        try:
+            made[rule] = result.best(rule)
+        except ValueError:
+            continue
+    return made
+
+
+def label(penalties: Any) -> str:
+    return penalties.label if isinstance(penalties, Penalty) else "penalty"
+
+
+def spread(result: Any) -> str:
+    """What the standard error is taken over, in words."""
+    _, folds, seeds = np.shape(result.status)
+    if folds > 1:
+        return f"{folds} folds" + (f" (each the mean of {seeds} seeds)" if seeds > 1 else "")
+    return f"{seeds} seeds, on the same validation rows" if seeds > 1 else ""
+
+
+def table(result: Any) -> Table:
+    """See `SweepResult.table`."""
+    rows, texts = _measured(result)
+    made = choices(result)
+    n_bad = (np.asarray(result.status) != 0).sum((1, 2))
+    lanes = int(np.prod(np.shape(result.status)[1:]))
+    for k, (row, text) in enumerate(zip(rows, texts)):
+        marks = [rule for rule, choice in made.items() if choice.index == k]
+        row |= {"diverged": int(n_bad[k]), "lanes": lanes, "choice": tuple(marks)}
+        text += [_status(n_bad[k], lanes), ", ".join(marks)]
+    heads = [f"{split} {m}" for m in result.metrics for split in ("train", "valid")]
+    return Table(
+        title=_title(result),
+        columns=(
+            *(Column(name) for name in (*result.coords, *heads)),
+            Column("status", "left"),
+            Column("choice", "left"),
+        ),
+        rows=tuple(rows),
+        cells=tuple(map(tuple, texts)),
+        notes=tuple(_notes(result, made)),
+        warnings=tuple(_warnings(result, made, n_bad)),
+        styles=tuple("red" if r["diverged"] else "bold green" if r["choice"] else "" for r in rows),
+    )
+
+
+def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
+    """Coordinates and mean ± SE of every penalty, as values and as texts."""
+    columns = {name: np.asarray(v, float) for name, v in result.coords.items()}
+    texts = [[f"{v:.4g}" for v in column] for column in columns.values()]
+    for metric in result.metrics:
+        for split in ("train", "valid"):
+            middle, error = result.mean(metric, split), result.stderr(metric, split)
+            columns |= {f"{split} {metric}": middle, f"{split} {metric} se": error}
+            texts.append(_plus_minus(middle, error))
+    rows = [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
+    return rows, [list(text) for text in zip(*texts)]
+
+
+def _plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
+    """Aligned texts with the decimals of two digits of the typical error."""
+    typical = error[np.isfinite(error) & (error > 0)]
+    if not typical.size:
+        return [f"{m:.4g}" if np.isfinite(m) else "-" for m in middle]
+    decimals = int(np.clip(1 - np.floor(np.log10(np.median(typical))), 0, 8))
+    return [_number(m, decimals) + f" ± {_number(e, decimals)}" * bool(np.isfinite(e))
+            for m, e in zip(middle, error)]  # fmt: skip
+
+
+def _number(x: float, decimals: int) -> str:
+    if not np.isfinite(x):
+        return "-"
+    fits = abs(x) < 1e6 and (x == 0 or abs(x) >= 0.5 * 10.0**-decimals)
+    return f"{x:.{decimals}f}" if fits else f"{x:.2g}"
+
+
+def _status(n_bad: int, lanes: int) -> str:
+    if not n_bad:
+        return "finished"
+    return f"diverged ({n_bad} of {lanes} lanes)" if lanes > 1 else "diverged"
+
+
+def _title(result: Any) -> str:
+    n, folds, seeds = np.shape(result.status)
+    counts = [_count(k, name) for k, name in ((folds, "fold"), (seeds, "seed")) if k > 1]
+    steps = _count(int(np.asarray(result.time)[-1]), "step")
+    return ", ".join([f"{n} x {label(result.penalties)}", *counts, steps])
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n} {name}" + "s" * (n != 1)
+
+
+def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
+    over = spread(result)
+    yield f"±: standard error over {over}." if over else "one lane each: no standard error."
+    name = next(iter(result.coords))
+    words = {
+        "min": "min: lowest mean validation loss.",
+        "1se": f"1se: strongest {name} within one standard error of it.",
+    }
+    if made:
+        yield " ".join(words[rule] for rule in made)
+
+
+def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterator[str]:
+    if n_bad.all():
+        yield "every penalty diverged: there is nothing to choose. Lower the learning rate."
+    elif n_bad.any():
+        yield f"{(n_bad > 0).sum()} of {len(n_bad)} penalties diverged in some lane; none is chosen."
+    name, values = next((name, np.asarray(v, float)) for name, v in result.coords.items())
+    if "min" not in made or np.ptp(values) == 0:
+        return
+    best = values[made["min"].index]
+    end = "largest" if best == values.max() else "smallest" if best == values.min() > 0 else ""
+    if end:
+        beyond = "larger" if end == "largest" else "smaller"
+        yield f"the best {name}, {best:.4g}, is the {end} of the grid; a {beyond} one may be better."
+
+
+def describe(result: Any) -> str:
+    """The text of `repr`: size, range, choices, what diverged and what is kept."""
+    lines = [f"SweepResult: {_title(result)}"]
+    for name, values in result.coords.items():
+        values = np.asarray(values, float)
+        lines.append(f"  {name:<9} {values.min():.4g} … {values.max():.4g}")
+    for rule, choice in choices(result).items():
+        (score,) = _plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
+        lines.append(f"  {rule:<9} {_coords(choice.coords)}: valid loss {score}")
+    n_bad, lanes = int((np.asarray(result.status) != 0).sum()), np.size(result.status)
+    lines.append(f"  {'status':<9} {lanes - n_bad} of {lanes} lanes finished, {n_bad} diverged")
+    kept = "params kept" if result.params is not None else "params not kept"
+    times = _count(np.size(result.time), "time")
+    lines.append(f"  {'data':<9} {', '.join(result.metrics)} at {times}; {kept}")
+    return "\n".join(lines)
+
+
+def _coords(coords: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}={value:.4g}" for name, value in coords.items())
+
+
+def to_pandas(result: Any) -> Any:
+    """See `SweepResult.to_pandas`."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "to_pandas needs pandas, which is not installed: pip install 'jaxreg[data]'."
+        ) from error
+    curves: Sequence = [
+        (split, metric, np.asarray(getattr(result, split)[metric]))
+        for split in ("train", "valid")
+        for metric in result.metrics
+    ]
+    k, fold, seed, time = (i.ravel() for i in np.indices(curves[0][2].shape))
+    lanes = {name: np.asarray(v)[k] for name, v in result.coords.items()}
+    lanes |= {"fold": fold, "seed": seed, "time": np.asarray(result.time)[time]}
+    parts = [
+        pd.DataFrame({**lanes, "split": split, "metric": metric, "value": values.ravel()})
+        for split, metric, values in curves
+    ]
+    return pd.concat(parts, ignore_index=True)

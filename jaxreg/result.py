@@ -1,0 +1,349 @@
+"""What a sweep found: learning curves of every lane, the choice of lam, and its uncertainty.
+
+A lane is one (penalty, fold, seed). The score of a penalty is the mean over its lanes at the last
+step; how far to trust it is its standard error, taken over the folds,
+
+    mean = (1/F) sum_f m_f,   SE = sd(m_1, …, m_F) / sqrt(F),   m_f = mean over the seeds of fold f,
+
+since the lanes of one fold share its validation rows and are no independent draws. With one fold it
+is taken over the seeds, and then says nothing of the validation rows that were drawn. Folds share
+training rows, so it is somewhat too small in any case (Bengio & Grandvalet 2004): a guide for a
+choice and no confidence interval.
+
+The one-standard-error rule takes the strongest penalty whose mean is within one standard error of
+the best one (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jax.tree_util import GetAttrKey
+
+from jaxreg import _archive, _summary
+from jaxreg._table import Table
+from jaxreg._tree import PyTree, is_concrete
+from jaxreg.penalty import Penalty
+
+__all__ = ["Choice", "Status", "SweepResult"]
+
+_KIND = "jaxreg.SweepResult"
+
+
+class Status(enum.IntEnum):
+    """How a lane ended.
+
+    >>> Status.DIVERGED.message
+    'diverged: a loss or parameter became NaN or infinite'
+    """
+
+    FINISHED = 0
+    DIVERGED = 1
+
+    @property
+    def message(self) -> str:
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.FINISHED: "finished all steps",
+    Status.DIVERGED: "diverged: a loss or parameter became NaN or infinite",
+}
+
+
+class Choice(NamedTuple):
+    """A penalty that a rule chose, and the score it was chosen for.
+
+    `index` counts along the lam axis, `coords` are its grid coordinates, `penalty` the penalty
+    itself; `mean` and `stderr` are of the validation metric.
+    """
+
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    coords: dict[str, float]
+    penalty: Penalty
+    mean: float
+    stderr: float
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SweepResult:
+    """K penalties x F folds x S seeds, evaluated at T times; a pytree.
+
+    Attributes:
+      coords: name -> [K], the grid coordinates of each penalty. The first name is the strength that
+        the one-standard-error rule orders by.
+      penalties: the stacked penalty, leaves [K, ...].
+      time: int [T], the step counts at which the lanes were evaluated; the last is the end.
+      train: metric -> [K, F, S, T] on the training rows. "loss" is the data loss, never with the
+        penalty in it.
+      valid: the same on the validation rows.
+      penalty_value: [K, F, S, T], R(params).
+      params: final parameters, leaves [K, F, S, ...]; None when they were not kept.
+      status: int [K, F, S] of `Status`.
+      settings: JSON text of what made it.
+
+    Methods that look at numbers return float64 numpy arrays and work outside `jit` only.
+
+    >>> import jaxreg as jr
+    >>> curves = {"loss": np.array([[1.0, 3.0], [1.0, 2.0], [9.0, 9.0]]).reshape(3, 2, 1, 1)}
+    >>> result = SweepResult(
+    ...     coords={"lam": np.array([0.01, 0.1, 1.0])},
+    ...     penalties=jax.vmap(jr.l2)(np.array([0.01, 0.1, 1.0])),
+    ...     time=np.array([500]),
+    ...     train=curves,
+    ...     valid=curves,
+    ...     penalty_value=np.zeros((3, 2, 1, 1)),
+    ...     params=None,
+    ...     status=np.zeros((3, 2, 1), int),
+    ... )
+    >>> result
+    SweepResult: 3 x l2, 2 folds, 500 steps
+      lam       0.01 … 1
+      min       lam=0.1: valid loss 1.50 ± 0.50
+      1se       lam=0.1: valid loss 1.50 ± 0.50
+      status    6 of 6 lanes finished, 0 diverged
+      data      loss at 1 time; params not kept
+    >>> result.best("min").penalty
+    l2(0.1)
+    """
+
+    coords: dict[str, Any]
+    penalties: PyTree
+    time: Any
+    train: dict[str, Any]
+    valid: dict[str, Any]
+    penalty_value: Any
+    params: PyTree
+    status: Any
+    settings: str = "{}"
+
+    @property
+    def axes(self) -> tuple[str, str, str, str]:
+        """Names of the axes of every curve."""
+        return ("lam", "fold", "seed", "time")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of what was measured, the loss first."""
+        return ("loss", *sorted(set(self.valid) - {"loss"}))
+
+    def mean(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
+        """Mean over folds and seeds at the last step, [K]; NaN where any lane diverged.
+
+        Every fold counts alike, whatever its number of rows.
+
+        Raises:
+          ValueError: no such metric or split.
+        """
+        return _summary.mean(self._final(metric, split))
+
+    def stderr(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
+        """Standard error of `mean`, [K]: over folds, or over seeds if there is one fold.
+
+        Over F >= 2 folds it is sd / sqrt(F) of the F means over seeds, sd with F - 1 below the line;
+        with one fold, the same over its S seeds. NaN for a single lane, which has no spread, and
+        where any lane diverged.
+
+        Raises:
+          ValueError: no such metric or split.
+        """
+        return _summary.stderr(self._final(metric, split))
+
+    def best(
+        self, rule: str = "min", metric: str = "loss", *, maximize: bool | None = None
+    ) -> Choice:
+        """The penalty to use, by its validation score; a diverged one is never chosen.
+
+        Args:
+          rule: "min", the best mean; or "1se", the strongest penalty (largest first coordinate) whose
+            mean is within one standard error, that of the best, of the best mean.
+          metric: "loss", or one of the trainer's metrics.
+          maximize: whether larger is better. Must be given for every metric but the loss.
+
+        Raises:
+          ValueError: every penalty diverged, unknown rule or metric, `maximize` missing, or the rule
+            needs a standard error where there is a single lane.
+        """
+        mean, stderr = self.mean(metric), self.stderr(metric)
+        sign = -1.0 if _summary.direction(metric, maximize) else 1.0
+        strength = np.asarray(next(iter(self.coords.values())), float)
+        k = _summary.choose(rule, metric, sign * mean, stderr, strength)
+        penalty = jax.tree.map(lambda x: x[k], self.penalties)
+        return Choice(k, self._point(k), penalty, float(mean[k]), float(stderr[k]), rule)
+
+    def lane(self, k: int, fold: int = 0, seed: int = 0) -> PyTree:
+        """Final parameters of one lane.
+
+        Raises:
+          ValueError: the parameters were not kept. IndexError: no such lane.
+        """
+        if self.params is None:
+            raise ValueError("lane: no parameters were kept. Run the sweep with keep_params=True.")
+        index = {"k": k, "fold": fold, "seed": seed}
+        for (name, i), size in zip(index.items(), self.status.shape):
+            if not -size <= i < size:
+                raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
+        return jax.tree.map(lambda x: x[k, fold, seed], self.params)
+
+    def table(self) -> Table:
+        """Each penalty's losses and metrics at the last step, mean ± standard error, and the choices.
+
+        The choices are by the validation loss; a warning says when the best lies at an end of the
+        grid. `rows` hold the numbers: every coordinate, "train loss", "train loss se", and so on.
+        """
+        return _summary.table(self)
+
+    def to_pandas(self) -> Any:
+        """All curves in tidy long form: coordinates, fold, seed, time, split, metric, value.
+
+        Returns:
+          A `pandas.DataFrame` with one row per number.
+
+        Raises:
+          ImportError: pandas is not installed.
+        """
+        return _summary.to_pandas(self)
+
+    def plot(self, ax: Any = None, metric: str = "loss") -> Any:
+        """The validation curve: the metric against lam with standard errors and both choices.
+
+        Returns:
+          A `ValidationCurveDisplay`, which keeps its matplotlib artists.
+
+        Raises:
+          ImportError: matplotlib is not installed. ValueError: no such metric.
+        """
+        from jaxreg.plot import ValidationCurveDisplay
+
+        return ValidationCurveDisplay.from_result(self, ax=ax, metric=metric)
+
+    def plot_learning_curves(
+        self, ax: Any = None, metric: str = "loss", split: str = "valid"
+    ) -> Any:
+        """The metric against the step, one line per lam, averaged over folds and seeds.
+
+        Returns:
+          A `LearningCurvesDisplay`, which keeps its matplotlib artists.
+
+        Raises:
+          ImportError: matplotlib is not installed. ValueError: no such metric or split.
+        """
+        from jaxreg.plot import learning_curves
+
+        return learning_curves(self, ax=ax, metric=metric, split=split)
+
+    def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write everything to one `.npz` file, bit for bit and without pickle.
+
+        Args:
+          path: where; ".npz" is added if there is no ending, and missing folders are made.
+          overwrite: whether a file that is there may be replaced. The new one appears whole or not
+            at all.
+
+        Returns:
+          The path written.
+
+        Raises:
+          ValueError: the file is there already.
+        """
+        path = _archive.archive_path(path)
+        trees = {name: getattr(self, name) for name in _DATA_FIELDS}
+        header = {
+            "format": _KIND,
+            "settings": self.settings,
+            "coords": list(self.coords),
+            "penalty": _summary.label(self.penalties),
+        }
+        _archive.write_archive(path, header, trees, overwrite)
+        return path
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike, *, like: tuple[Penalty | None, PyTree] | None = None
+    ) -> SweepResult:
+        """Read what `save` wrote; arrays come back as numpy arrays of the same bits and dtypes.
+
+        Args:
+          path: the file.
+          like: (penalty, params) of the structure to restore; the numbers in them do not matter, and
+            either may be None. Without it `penalties` and `params` are nested dicts of arrays, and
+            the penalty of a `Choice` is the dict of its strengths.
+
+        Raises:
+          FileNotFoundError: there is no such file. ValueError: it is damaged or of another kind, or
+            `like` has another structure.
+        """
+        header, trees = _archive.read_archive(_archive.archive_path(path), _KIND)
+        penalty, params = (None, None) if like is None else like
+        if isinstance(penalty, Penalty) and penalty.label != header["penalty"]:
+            raise ValueError(
+                f"load: the file holds {header['penalty']!r}, but the penalty of `like` is "
+                f"{penalty.label!r}."
+            )
+        templates = {"penalties": penalty, "params": params}
+        built = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
+        built["coords"] = {name: built["coords"][name] for name in header["coords"]}
+        return cls(**built, settings=header["settings"])
+
+    def __repr__(self) -> str:
+        if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):
+            return "SweepResult(...)"
+        return _summary.describe(self)
+
+    def _point(self, k: int) -> dict[str, float]:
+        # The shortest decimal of the coordinate's own dtype: 0.001 and not 0.0010000000474974513.
+        return {name: float(str(np.asarray(v)[k])) for name, v in self.coords.items()}
+
+    def _final(self, metric: str, split: str) -> np.ndarray:
+        """The metric at the last step [K, F, S], NaN for every lane of a lam that diverged in one."""
+        table = _summary.chosen("split", split, {"train": self.train, "valid": self.valid})
+        values = np.asarray(_summary.chosen("metric", metric, table))[..., -1]
+        diverged = (np.asarray(self.status) != Status.FINISHED).any((1, 2))
+        return np.where(diverged[:, None, None], np.nan, values.astype(np.float64))
+
+
+# The coordinates' order has a meaning, and jax sorts the keys of a dict: their names are static.
+_DATA_FIELDS = (
+    "coords",
+    "penalties",
+    "time",
+    "train",
+    "valid",
+    "penalty_value",
+    "params",
+    "status",
+)
+
+
+def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
+    return [getattr(result, n) for n in _DATA_FIELDS], (tuple(result.coords), result.settings)
+
+
+def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tuple]:
+    children, aux = _flatten(result)
+    return [(GetAttrKey(n), child) for n, child in zip(_DATA_FIELDS, children)], aux
+
+
+def _unflatten(aux: tuple, children: Any) -> SweepResult:
+    names, settings = aux
+    fields = dict(zip(_DATA_FIELDS, children))
+    if isinstance(fields["coords"], dict):
+        fields["coords"] = {name: fields["coords"][name] for name in names}
+    return SweepResult(**fields, settings=settings)
+
+
+jax.tree_util.register_pytree_with_keys(SweepResult, _flatten_with_keys, _unflatten, _flatten)
+
+
+def _rebuilt(name: str, tree: _archive.StoredTree | None, template: PyTree) -> PyTree:
+    if tree is None:
+        return None
+    return tree.nested() if template is None else tree.like(template, "load", name)
