@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxreg.prox._common import floating
 
-__all__ = ["elastic_net", "shrink", "soft_threshold"]
+__all__ = ["elastic_net", "huber", "shrink", "soft_threshold"]
 
 
 def soft_threshold(x: ArrayLike, threshold: ArrayLike) -> Array:
@@ -73,3 +73,30 @@ def elastic_net(x: ArrayLike, l1_threshold: ArrayLike, l2_threshold: ArrayLike) 
     [1.0, 0.0]
     """
     return shrink(soft_threshold(x, l1_threshold), l2_threshold)
+
+
+def huber(x: ArrayLike, threshold: ArrayLike, delta: ArrayLike) -> Array:
+    """Scale small entries, shift large ones: the prox of Huber's function with slope 1.
+
+    Entries up to delta + threshold are multiplied by delta / (delta + threshold), larger ones lose
+    the threshold. As delta goes to 0 it becomes the soft threshold.
+
+    Args:
+      x: any shape, floating.
+      threshold: step * lam, >= 0, broadcastable to `x`. Units of `x`.
+      delta: where the parabola x^2 / (2 delta) meets the line |x| - delta / 2, > 0. Units of `x`.
+
+    Returns:
+      Array of the shape and dtype of `x`. Nothing becomes exactly 0.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Source: Beck (2017), example 6.66, for threshold 1.
+    >>> huber(jnp.array([4.0, 1.0]), 1.0, 1.0).tolist()
+    [3.0, 0.5]
+    """
+    x = floating("huber", x)
+    t, delta = jnp.asarray(threshold), jnp.asarray(delta)
+    small = jnp.abs(x) <= delta + t
+    return jnp.where(small, x * (delta / (delta + t)), x - jnp.sign(x) * t).astype(x.dtype)
