@@ -1,0 +1,179 @@
+"""What the benchmarks share: fair timing, one JSON line a row, a table, and an exit that means it.
+
+Candidates are timed in interleaved rounds. Each runs once a round, the round's order is rotated, and
+a candidate's ratio to the reference is taken within a round, so that whatever slows the machine for
+a while slows both. The first call (compiling, page faults, warm-up) is timed apart. Ratios are the
+result; the times beside them belong to this machine on this day.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Row = dict[str, Any]
+
+
+def arguments(description: str, rounds: int = 20) -> argparse.ArgumentParser:
+    """The options every benchmark has; `description` is the script's docstring."""
+    parser = argparse.ArgumentParser(
+        description=description.split("\n\n")[0], formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, two rounds: whether it runs, no figures"
+    )
+    parser.add_argument("--json", action="store_true", help="only the JSON lines, no table")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"default: {rounds}")
+    return parser
+
+
+class Timing(NamedTuple):
+    """Seconds of one candidate: the first call, and every round after it."""
+
+    first: float
+    rounds: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.rounds))
+
+
+def block(value: Any) -> Any:
+    """`value`, when it is there: jax returns before it has computed."""
+    return jax.block_until_ready(value)
+
+
+def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    value = block(call())
+    return time.perf_counter() - start, value
+
+
+def first_calls(
+    candidates: Mapping[str, Callable[[], Any]],
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Every candidate once: the seconds it took, and what it answered, to be checked."""
+    done = {name: seconds(call) for name, call in candidates.items()}
+    return {n: s for n, (s, _) in done.items()}, {n: answer for n, (_, answer) in done.items()}
+
+
+def timed_rounds(
+    candidates: Mapping[str, Callable[[], Any]], first: Mapping[str, float], rounds: int
+) -> dict[str, Timing]:
+    """Every candidate once a round; each round starts with another one."""
+    names = list(candidates)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for r in range(rounds):
+        turn = r % len(names)
+        for name in names[turn:] + names[:turn]:
+            times[name].append(seconds(candidates[name])[0])
+    return {name: Timing(first[name], np.array(times[name])) for name in names}
+
+
+def ratio(timing: Timing, reference: Timing) -> tuple[float, float, float]:
+    """Median, lower and upper quartile of timing / reference, round by round."""
+    low, middle, high = np.percentile(timing.rounds / reference.rounds, [25, 50, 75])
+    return float(middle), float(low), float(high)
+
+
+def figures(timing: Timing, reference: Timing) -> Row:
+    """The columns of one timed row: the ratio with its quartiles, then seconds."""
+    middle, low, high = ratio(timing, reference)
+    quarter, three_quarters = np.percentile(timing.rounds, [25, 75])
+    return {
+        "ratio": round(middle, 4),
+        "ratio_iqr": [round(low, 4), round(high, 4)],
+        "seconds": timing.median,
+        "seconds_iqr": [float(quarter), float(three_quarters)],
+        "first_call_seconds": timing.first,
+        "rounds": len(timing.rounds),
+    }
+
+
+@functools.cache
+def environment() -> Row:
+    """What the figures depend on: versions, device, cores, commit."""
+    import jaxlib
+
+    return {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "python": platform.python_version(),
+        "device": _device(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "commit": _commit(),
+    }
+
+
+def _device() -> str:
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        return kind
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or kind
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        run = functools.partial(
+            subprocess.run, cwd=here, capture_output=True, text=True, check=True
+        )
+        commit = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = run(["git", "status", "--porcelain", "--untracked-files=no"]).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}, changed" if changed else commit
+
+
+def emit(benchmark: str, rows: Sequence[Row]) -> None:
+    """One JSON line a row on stdout, each complete by itself."""
+    for row in rows:
+        print(json.dumps({"benchmark": benchmark, **row, **environment()}), flush=True)
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table: the first column left, the others right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    wide = None if sys.stdout.isatty() else 160
+    Console(width=wide).print(table)
+
+
+def machine() -> str:
+    """The line under a table."""
+    e = environment()
+    return (
+        f"{e['device']}, {e['cpus']} cores; jax {e['jax']}, Python {e['python']}, "
+        f"commit {e['commit'] or 'unknown'}"
+    )
+
+
+def refuse(message: str) -> None:
+    """Stop with status 1: a figure whose answers disagree is worth nothing."""
+    sys.exit(f"FAILED: {message}")
