@@ -59,7 +59,9 @@ class Job(NamedTuple):
         chosen = {rule: result.best(rule=rule).coords["lam"] for rule in ("min", "1se")}
         return Outcome(result, chosen, self._test(chosen, jax.random.fold_in(key, 1), progress))
 
-    def _test(self, chosen: dict[str, float], key: jax.Array, progress: bool | None) -> list[TestRow]:
+    def _test(
+        self, chosen: dict[str, float], key: jax.Array, progress: bool | None
+    ) -> list[TestRow]:
         """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
         s = self.settings
         lams = sorted({0.0, *chosen.values()})

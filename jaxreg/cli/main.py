@@ -32,17 +32,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("jaxreg", description="Functional regularization for JAX.")
     parser.add_argument("--version", action="version", version=f"jaxreg {jaxreg.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("penalties", help="list every penalty that can be swept, with its arguments")
+    commands.add_parser(
+        "penalties", help="list every penalty that can be swept, with its arguments"
+    )
     sweep = commands.add_parser(
         "sweep", help="train a grid of λ, choose one, test it", description=_SWEEP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     default = Settings()
     add = sweep.add_argument
-    add("data", nargs="?", default=default.data,
+    add(
+        "data",
+        nargs="?",
+        default=default.data,
         help="digits, breast_cancer, diabetes, wine, or the path of a .csv (with a header) or .npz "
-             "(arrays X and y); default digits")
-    add("--target", help="the target's column in a .csv; default 'target' if there is one, else the last")
+        "(arrays X and y); default digits",
+    )
+    add(
+        "--target",
+        help="the target's column in a .csv; default 'target' if there is one, else the last",
+    )
     _group(sweep, "model", default, {
         "model": ("mlp, cnn or linear", {"choices": ("mlp", "cnn", "linear")}),
         "hidden": ("widths of the mlp's hidden layers", {"type": _widths, "metavar": "N,N"}),
@@ -67,8 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         "seed": ("of the split, the folds, the parameters and the batches", {"type": int}),
     })  # fmt: skip
     out = sweep.add_argument_group("output")
-    out.add_argument("--out", metavar="DIR", help="a new folder; default the first free runs/DATA, runs/DATA-2, …")
-    out.add_argument("--again", metavar="FILE", help="run the settings.json of an earlier run again")
+    out.add_argument("--out", metavar="DIR",
+                     help="a new folder; default the first free of runs/DATA, runs/DATA-2, …")  # fmt: skip
+    out.add_argument(
+        "--again", metavar="FILE", help="run the settings.json of an earlier run again"
+    )
     return parser
 
 
@@ -108,7 +120,11 @@ def _penalties() -> int:
 
     rows = []
     for name, signature in penalty_signatures().items():
-        extra = [str(p).split(":")[0] + _default(p) for n, p in signature.parameters.items() if n != "lam"]
+        extra = [
+            str(p).split(":")[0] + _default(p)
+            for n, p in signature.parameters.items()
+            if n != "lam"
+        ]
         line = (getattr(penalties, name).__doc__ or "").strip().splitlines()[0]
         rows.append([name, " ".join(extra), line])
     print(table(["penalty", "arguments", "what it is"], rows))
@@ -147,6 +163,8 @@ def _sweep(args: argparse.Namespace) -> int:
     print()
     print(output.test_table(outcome), end="\n\n")
     written = output.write(folder, outcome)
-    print(f"{time.perf_counter() - started:.0f} s. In {folder}: {', '.join(p.name for p in written)}")
+    print(
+        f"{time.perf_counter() - started:.0f} s. In {folder}: {', '.join(p.name for p in written)}"
+    )
     print(f"Again: jaxreg sweep --again {folder / 'settings.json'}")
     return 0

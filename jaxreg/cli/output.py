@@ -44,11 +44,12 @@ def describe(job: Job) -> str:
     """What will be trained, in a paragraph."""
     s, d = job.settings, job.dataset
     n_train, n_test = len(job.train[1]), len(job.test[1])
+    lanes = len(job.grid) * s.folds * s.seeds
     kind = f"{d.n_classes} classes" if d.task == "classification" else "a continuous target"
     return (
         f"{d.name}: {len(d.X)} examples with {kind}; {n_train} to train on, {n_test} held out for the "
         f"test.\nModel {s.model}, penalty {job.grid.penalty.label}, {len(job.grid)} λ x {s.folds} folds x "
-        f"{s.seeds} seeds = {len(job.grid) * s.folds * s.seeds} trainings of {s.steps} steps in one program."
+        f"{s.seeds} seeds = {lanes} trainings of {s.steps} steps in one program."
     )
 
 

@@ -96,7 +96,9 @@ def parse_lams(text: str) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"--lams: cannot read {text!r} ({error}). {example}") from error
     if not lams.size or not (lams >= 0).all() or len(set(lams)) < len(lams):
-        raise ValueError(f"--lams: strengths must be >= 0, not NaN and distinct, got {text!r}. {example}")
+        raise ValueError(
+            f"--lams: strengths must be >= 0, not NaN and distinct, got {text!r}. {example}"
+        )
     return np.sort(lams)
 
 

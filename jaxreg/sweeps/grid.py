@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
 
@@ -147,7 +148,7 @@ def map_penalties(
 
 @functools.partial(jax.jit, static_argnames=("fit", "batch_size"))
 def _map(fit, penalty, batch_size):
-    if batch_size is None:
-        return jax.vmap(fit)(penalty)
     # batch_size=1 as a plain map: a vmap of width one could differ from a single run in rounding.
-    return lax.map(fit, penalty, batch_size=None if batch_size == 1 else batch_size)
+    width = None if batch_size == 1 else batch_size
+    every = jax.vmap(fit) if batch_size is None else lambda p: lax.map(fit, p, batch_size=width)
+    return canonical_convolutions(every)(penalty)

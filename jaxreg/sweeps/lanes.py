@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
 from jaxreg.sweeps.folds import Folds
@@ -178,7 +179,7 @@ def _segment(
         look = lambda s, p: _record(trainer, s, p, data, fold)
         return state, _over_chunk(look)(state, g["penalty"])
 
-    return _over(parallel)(group, (states, block))
+    return canonical_convolutions(lambda lanes: _over(parallel)(group, lanes))((states, block))
 
 
 def _record(
