@@ -110,14 +110,12 @@ class L1MinusL2(LeafPenalty):
         return prox.l1_minus_l2(x, step.reshape(()) * lam, ratio)
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
-        """At 0 the regular subdifferential |v_i| <= lam * (1 - l2_ratio), as the prox has it."""
+        """At 0, where R is not regular, minus the steepest descent direction of loss plus R."""
         lam, ratio = self._scalars()
         norm = scaled_norm(x, None)
-        pull = ratio * x / jnp.where(norm == 0, 1, norm)
-        reach = jnp.where(norm == 0, lam * (1 - ratio), lam)
-        return jnp.where(
-            x == 0, prox.soft_threshold(grad, reach), grad + lam * (jnp.sign(x) - pull)
-        )
+        moving = grad + lam * (jnp.sign(x) - ratio * x / jnp.where(norm == 0, 1, norm))
+        held = jnp.where(x == 0, prox.soft_threshold(grad, lam), moving)
+        return jnp.where(norm == 0, prox.l1_minus_l2(grad, lam, ratio), held)
 
     def leaf_lambda_max(self, grad: Array) -> Array:
         lam, ratio = self._scalars()

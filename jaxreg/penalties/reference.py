@@ -45,7 +45,9 @@ class Anchored(LeafPenalty):
         """The strength on one leaf."""
 
     def leaf_value(self, x: Array) -> Array:
-        return 0.5 * jnp.sum(self.mu() * jnp.square(x - self.center))
+        gap = x - self.center
+        # In this order a huge gap at mu = 0 costs 0, and not 0 * inf.
+        return 0.5 * jnp.sum(self.mu() * gap * gap)
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
         # A move from x by a share of the way: at mu = 0 it is the identity to the last bit.

@@ -29,8 +29,10 @@ def soft_threshold(x: ArrayLike, threshold: ArrayLike) -> Array:
     [2.0, 0.0]
     """
     x = floating("soft_threshold", x)
-    # x minus its clipped self: one pass, and a zero that is never -0.
-    return (x - jnp.clip(x, -jnp.asarray(threshold), threshold)).astype(x.dtype)
+    t = jnp.asarray(threshold)
+    # Strictly below: then the derivative at x = threshold = 0 is that of the identity, and the
+    # zero is never -0. NaN compares false and stays NaN.
+    return jnp.where(jnp.abs(x) < t, 0, x - jnp.sign(x) * t).astype(x.dtype)
 
 
 def shrink(x: ArrayLike, threshold: ArrayLike) -> Array:

@@ -116,8 +116,19 @@ def log_sum(x: ArrayLike, threshold: ArrayLike, epsilon: ArrayLike) -> Array:
     z = jnp.maximum(size - gap, 0)
     cheaper = (inside >= 0) & (t * jnp.log1p(z / epsilon) < 0.5 * z * (size + gap))
     continuous = jnp.sqrt(t) <= epsilon
-    kept = jnp.where(continuous, size > t / epsilon, cheaper)
-    return jnp.where(kept, jnp.sign(x) * z, 0 * size).astype(x.dtype)
+    kept = jnp.where(continuous, size >= t / epsilon, cheaper)
+    # 0 * |x| and not 0: NaN stays NaN, and the zero is never -0.
+    return jnp.where(kept, x - jnp.sign(x) * jnp.minimum(gap, size), 0 * size).astype(x.dtype)
+
+
+def _cut(size: Array, cut: Array, threshold: Array) -> tuple[Array, Array, Array]:
+    """Which entries die, and a threshold and a size to compute the others from without 0 / 0.
+
+    At threshold 0 nothing dies, not even a 0: the derivative there is that of the identity.
+    """
+    dead = (size <= cut) & (threshold > 0)
+    unused = dead | (size == 0)
+    return dead, jnp.where(unused, 0, threshold), jnp.where(unused, 1, size)
 
 
 def l_half(x: ArrayLike, threshold: ArrayLike) -> Array:
@@ -140,8 +151,7 @@ def l_half(x: ArrayLike, threshold: ArrayLike) -> Array:
     """
     x = floating("l_half", x)
     t, size = jnp.asarray(threshold), jnp.abs(x)
-    dead = size <= 1.5 * jnp.cbrt(t) ** 2
-    t, size = jnp.where(dead, 0, t), jnp.where(dead, 1, size)
+    dead, t, size = _cut(size, 1.5 * jnp.cbrt(t) ** 2, t)
     shift = 2 / 3 * jnp.arcsin(3**1.5 / 4 * (t / size) / jnp.sqrt(size))
     gap = size / 3 * (2 * jnp.sin(shift / 2) ** 2 + math.sqrt(3) * jnp.sin(shift))
     return jnp.where(dead, 0, x - jnp.sign(x) * gap).astype(x.dtype)
@@ -167,8 +177,7 @@ def l_two_thirds(x: ArrayLike, threshold: ArrayLike) -> Array:
     """
     x = floating("l_two_thirds", x)
     t, size = jnp.asarray(threshold), jnp.abs(x)
-    dead = size <= 2 * (2 / 3) ** 0.75 * jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t))
-    t, size = jnp.where(dead, 0, t), jnp.where(dead, 1, size)
+    dead, t, size = _cut(size, 2 * (2 / 3) ** 0.75 * jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t)), t)
     k = 2 / 3 * (t / size) / jnp.cbrt(size)
     # Cardano for the resolvent m^3 - 4 k m - 1 = 0, which has one real root here.
     u = jnp.cbrt(0.5 + jnp.sqrt(0.25 - 64 / 27 * k**3))
@@ -196,7 +205,9 @@ def l0(x: ArrayLike, threshold: ArrayLike) -> Array:
     [3.0, 0.0]
     """
     x = floating("l0", x)
-    return jnp.where(jnp.abs(x) <= jnp.sqrt(2 * jnp.asarray(threshold)), 0, x).astype(x.dtype)
+    t = jnp.asarray(threshold)
+    dead, _, _ = _cut(jnp.abs(x), jnp.sqrt(2 * t), t)
+    return jnp.where(dead, 0, x).astype(x.dtype)
 
 
 def l1_minus_l2(x: ArrayLike, threshold: ArrayLike, l2_ratio: ArrayLike = 1.0) -> Array:
@@ -232,4 +243,4 @@ def l1_minus_l2(x: ArrayLike, threshold: ArrayLike, l2_ratio: ArrayLike = 1.0) -
     dense = shrunk + ratio * t * (shrunk / jnp.where(norm == 0, 1, norm))
     first = (jnp.arange(x.size) == jnp.argmax(size)).reshape(x.shape)
     single = jnp.where(first, soft_threshold(x, (1 - ratio) * t), 0)
-    return jnp.where(jnp.max(size) > t, dense, single).astype(x.dtype)
+    return jnp.where((jnp.max(size) > t) | (t == 0), dense, single).astype(x.dtype)
