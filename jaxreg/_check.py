@@ -70,7 +70,7 @@ def _checked(
 def check_step(owner: str, step: ArrayLike | PyTree) -> PyTree:
     """`step` itself; refuses a negative or NaN number."""
     for s in jax.tree.leaves(step):
-        if isinstance(s, (int, float, np.ndarray, np.generic)) and not np.all(np.asarray(s) >= 0):
+        if _tree.is_concrete(s) and not np.all(np.asarray(s) >= 0):
             raise ValueError(f"{owner}: `step` must be >= 0 and not NaN, got {shown(s)}.")
     return step
 
@@ -98,7 +98,8 @@ def at_least_float(x: Any) -> Any:
     dtype = getattr(x, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         return jnp.result_type(float)
-    return jnp.result_type(dtype, jnp.float32)
+    # Without x64, a float64 of numpy's counts as float32; asking for it would warn.
+    return jnp.promote_types(jax.dtypes.canonicalize_dtype(dtype), jnp.float32)
 
 
 def upcast(x: Any) -> Array:

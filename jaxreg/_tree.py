@@ -50,7 +50,7 @@ def prefix_leaves(prefix: PyTree, tree: PyTree, owner: str, name: str) -> list[A
       ValueError: `prefix` is no prefix of `tree`; `owner` and `name` say whose argument it is.
     """
     count = len(jax.tree.leaves(tree))
-    if jax.tree_util.treedef_is_leaf(jax.tree.structure(prefix)):
+    if jax.tree_util.all_leaves([prefix]):
         return [prefix] * count
     values: list[Any] = []
     try:

@@ -53,7 +53,7 @@ class LeafPenalty(Penalty):
         name = snake_name(type(self))
         steps = _tree.prefix_leaves(check_step(name, step), params, name, "step")
         moved = [
-            leaf.leaf_prox(upcast(x), fitted(s, x, name, "step", path)).astype(x.dtype)
+            leaf.leaf_prox(upcast(x), fitted(s, x, name, "step", path)).astype(jnp.result_type(x))
             for s, (path, x, leaf) in zip(steps, self._leaves(params))
         ]
         return leaves.rebuild(moved)
@@ -150,6 +150,8 @@ class Elementwise(LeafPenalty):
         raise ValueError(f"{self.label}: `kink` is not defined, so its subdifferential is unknown.")
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
+        if self.smooth:
+            return super().leaf_subgradient(x, grad)
         scale, kink = self.coefficient(), jnp.asarray(self.kink(), x.dtype)
         slope = jax.grad(lambda x: jnp.sum(self.rho(x)))(jnp.where(x == 0, 1, x))
         reach = jnp.where(scale > 0, scale * kink, 0)

@@ -20,7 +20,8 @@ from jaxreg import _tree
 
 __all__ = ["Selector", "biases", "everything", "kernels", "leaf_mask", "norms", "path", "where"]
 
-_BIAS = re.compile(r"(?i)(.*_)?(b|bias(es)?|offset|intercept)(_?\d+|_[a-z]{1,3})?")
+# The second factor of a low-rank adapter ends in _b as well, and is a matrix.
+_BIAS = re.compile(r"(?i)(?!.*lora_b$)(.*_)?(b|bias(es)?|offset|intercept)(_?\d+|_[a-z]{1,3})?")
 _SCALE = re.compile(r"(?i)(scale|gamma|beta)")
 _NORM_LAYER = re.compile(
     r"(?i)(.*_)?((batch|layer|group|rms|instance)_?)?(norm|bn|ln)(_?\w)?(_?\d+)?"
@@ -134,7 +135,10 @@ class _Listed(Selector):
     paths: frozenset[str]
 
     def matches(self, path: str, leaf: Any) -> bool:
-        return path in self.paths
+        # A mask may stop early, as optax's may: True then stands for the whole subtree.
+        keys = path.split("/")
+        above = {"/".join(keys[:i]) for i in range(len(keys) + 1)}
+        return not self.paths.isdisjoint(above)
 
     def __repr__(self):
         return f"leaf_mask({len(self.paths)} leaves)"
@@ -209,6 +213,8 @@ def where(predicate: Callable[[str, Any], bool]) -> Selector:
 
 def leaf_mask(mask: _tree.PyTree) -> Selector:
     """Select the leaves that are True in a pytree of bools, such as a mask made for optax.
+
+    As there the mask may be a prefix of the parameters: True at a layer selects all of it.
 
     >>> rule = leaf_mask({"w": True, "b": False})
     >>> rule.matches("w", None), rule.matches("b", None)

@@ -30,10 +30,11 @@ class GroupLasso(LeafPenalty):
         ndim = jnp.ndim(x)
         bad = [a for a in _axes(self.axis) if not -ndim <= a < ndim]
         if bad:
+            between = f"Take an axis from {-ndim} to {ndim - 1}, " if ndim else "Take "
             raise ValueError(
                 f"group_lasso: `axis` {bad[0]} is out of range for the leaf {path!r} of shape "
-                f"{jnp.shape(x)}. Take an axis from {-ndim} to {ndim - 1}, None for the whole leaf as "
-                "one group, or select other leaves with .on(...)."
+                f"{jnp.shape(x)}. {between}None for the whole leaf as one group, or select other leaves "
+                "with .on(...)."
             )
 
     def leaf_value(self, x: Array) -> Array:
@@ -118,7 +119,9 @@ def group_lasso(
     >>> jr.group_lasso(1.0, axis=0, sqrt_size=False).prox(w, 1.0).tolist()
     [[2.4..., 3.2...], [0.0, 0.0]]
     """
-    if not all(isinstance(a, int) and not isinstance(a, bool) for a in _axes(axis)):
+    # A list would be refused by jit's cache only, as unhashable, and far from here.
+    given = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
+    if not all(isinstance(a, int) and not isinstance(a, bool) for a in given):
         raise TypeError(
             f"group_lasso: `axis` must be an integer, a tuple of them or None, got {axis!r}."
         )

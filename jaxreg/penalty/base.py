@@ -26,7 +26,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import select
-from jaxreg._check import at_least_float, shown, strength, upcast
+from jaxreg._check import number, shown, strength, upcast
 from jaxreg._tree import PyTree
 
 __all__ = ["Penalty", "Quadratic", "snake_name", "static_field"]
@@ -211,7 +211,7 @@ class Penalty(abc.ABC):
         """
         from jaxreg.penalty.combine import Around
 
-        return Around(self, jax.tree.map(lambda c: jnp.asarray(c, dtype=at_least_float(c)), center))
+        return Around(self, jax.tree.map(lambda c: number("around", "center", c), center))
 
     def __add__(self, other: Penalty) -> Penalty:
         from jaxreg.penalty.combine import add
@@ -227,7 +227,13 @@ class Penalty(abc.ABC):
 
         if isinstance(factor, Penalty):
             return NotImplemented
-        return Scaled(strength("penalty *", "factor", factor), self)
+        checked = strength("penalty *", "factor", factor)
+        if not isinstance(checked, Array) or checked.ndim:
+            raise ValueError(
+                f"penalty *: `factor` must be one number, got {shown(factor)}. Strengths that differ by "
+                "layer or coordinate go into the penalty itself, as in l1(lam) with a pytree or array."
+            )
+        return Scaled(checked, self)
 
     __rmul__ = __mul__
 

@@ -126,7 +126,7 @@ class Scaled(_Wrapper):
 
     def conjugate(self, dual: PyTree) -> Array:
         scaled = jax.tree.map(lambda d: d / self.factor, dual)
-        return self.factor * self.penalty.conjugate(scaled)
+        return jnp.asarray(self.factor) * self.penalty.conjugate(scaled)
 
     @property
     def label(self) -> str:
@@ -202,8 +202,13 @@ class Around(_Wrapper):
     def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
         leaves, centers = _tree.flatten(params), self._centers(params)
         near = jax.tree.leaves(self.penalty.prox(self._moved(params), step))
+        # What is not touched is handed back: there and back again would round it.
+        touched = self.support(params)
         return leaves.rebuild(
-            [(z + c).astype(x.dtype) for z, c, x in zip(near, centers, leaves.values)]
+            [
+                (z + c).astype(jnp.result_type(x)) if hit else x
+                for z, c, x, hit in zip(near, centers, leaves.values, touched)
+            ]
         )
 
     def quadratic(self, params: PyTree) -> list[Quadratic] | None:
@@ -264,21 +269,22 @@ class Sum(Penalty):
         steps = _tree.prefix_leaves(check_step("penalty", step), params, "prox", "step")
         quadratics, others = self._split(params)
         self._refuse_overlap(params, leaves.paths, others)
-        values = [
-            upcast(x) if q is not None or _tree.is_floating(x) else x
-            for x, q in zip(leaves.values, quadratics)
-        ]
+        values = list(leaves.values)
         for i, q in enumerate(quadratics):
             if q is not None:
-                grow = 1 + steps[i] * q.mu
-                values[i] = (values[i] + steps[i] * q.mu * q.center) / grow
-                steps[i] = steps[i] / grow
+                s = fitted(steps[i], values[i], "prox", "step", leaves.paths[i])
+                grow = 1 + s * q.mu
+                values[i] = (upcast(values[i]) + s * q.mu * q.center) / grow
+                steps[i] = s / grow
         params_now = leaves.rebuild(values)
         for term in others:
             params_now = term.prox(params_now, leaves.rebuild(steps))
         moved = jax.tree.leaves(params_now)
         return leaves.rebuild(
-            [z.astype(x.dtype) if _tree.is_floating(x) else x for z, x in zip(moved, leaves.values)]
+            [
+                z.astype(jnp.result_type(x)) if _tree.is_floating(x) else x
+                for z, x in zip(moved, leaves.values)
+            ]
         )
 
     def _split(self, params: PyTree) -> tuple[list[Quadratic | None], list[Penalty]]:

@@ -43,14 +43,13 @@ def group_soft_threshold_metric(
 ) -> Array:
     """The group prox in a diagonal metric: argmin_z lam*|z|_2 + sum (z - x)^2 / (2 step).
 
-    The minimiser is z = x * nu / (nu + step * lam), where nu = |z|_2 solves the secular equation
-    |x / (nu + step * lam)|_2 = 1; it is 0 exactly when |x / step|_2 <= lam. Newton on the
-    reciprocal norm rises monotonically to the root from the left and is at rounding in ten
-    steps, whatever the spread of the metric.
+    The minimiser is z = x * nu / (nu + t) with t = step * lam, where nu = |z|_2 solves the secular
+    equation |x / (nu + t)|_2 = 1; it is 0 exactly when |x / step|_2 <= lam. A coordinate with step 0
+    stays, and keeps its group from 0 unless it is 0 itself.
 
     Args:
       x: any shape, floating.
-      step: broadcastable to `x`, > 0: one step per coordinate.
+      step: broadcastable to `x`, >= 0: one step per coordinate.
       lam: scalar or broadcastable to the norms taken with keepdims, >= 0.
       axis: the axes a group extends over; None makes all of `x` one group.
 
@@ -67,22 +66,41 @@ def group_soft_threshold_metric(
     [2.4..., 3.2...]
     """
     x = floating("group_soft_threshold_metric", x)
-    step = jnp.asarray(step, x.dtype)
     lam = jnp.asarray(lam, x.dtype)
-    dual = scaled_norm(x / jnp.where(step > 0, step, 1), axis)
-    alive = jnp.any(step > 0, axis, keepdims=True) & (dual > lam) & (lam > 0)
-    norm = scaled_norm(x, axis)
-    low = jnp.maximum(norm - lam * jnp.max(step, axis, keepdims=True), 0)
+    step = jnp.broadcast_to(jnp.asarray(step, x.dtype), x.shape)
+    if x.size == 0:
+        return x
+    held = jnp.where(x == 0, 0, jnp.inf)
+    dual = scaled_norm(jnp.where(step > 0, x / jnp.where(step > 0, step, 1), held), axis)
+    alive = dual > lam
+    t = step * lam
+    nu = _secular_root(x, t, alive, axis)
+    factor = nu / jnp.where(nu + t > 0, nu + t, 1)
+    return jnp.where(alive, x * factor, 0).astype(x.dtype)
 
-    def newton(_, nu):
-        gap = nu + step * lam
-        ratio = x / jnp.where(gap > 0, gap, 1)
+
+def _secular_root(x: Array, t: Array, alive: Array, axis: tuple[int, ...] | int | None) -> Array:
+    """nu >= 0 with |x / (nu + t)|_2 = 1 for the groups that are `alive`, with keepdims.
+
+    Newton on the reciprocal norm, which is concave, rises monotonically from the left. No ratio
+    exceeds 1 from max(|x| - t) on, so nothing overflows; with entries and steps spread over sixteen
+    decades the worst of 20,000 draws was at rounding after fourteen steps (ten left 1e-2).
+    """
+
+    def rise(nu, x, t):
+        gap = jnp.where(nu + t > 0, nu + t, 1)
+        ratio = x / gap
         square = jnp.sum(ratio**2, axis, keepdims=True)
-        cube = jnp.sum(ratio**2 / jnp.where(gap > 0, gap, 1), axis, keepdims=True)
-        rise = jnp.where(alive, square * (jnp.sqrt(square) - 1) / jnp.where(cube > 0, cube, 1), 0)
-        return jnp.maximum(nu + rise, low)
+        cube = jnp.sum(ratio**2 / gap, axis, keepdims=True)
+        square, cube = (jnp.where(alive & (cube > 0), s, 1) for s in (square, cube))
+        return square * (jnp.sqrt(square) - 1) / cube
 
-    nu = lax.fori_loop(0, 10, newton, low)
-    gap = nu + step * lam
-    moved = jnp.where(alive, x * nu / jnp.where(gap > 0, gap, 1), 0)
-    return jnp.where(lam > 0, moved, x).astype(x.dtype)
+    still_x, still_t = lax.stop_gradient((x, t))
+    low = jnp.maximum(
+        jnp.max(jnp.abs(still_x) - still_t, axis, keepdims=True),
+        scaled_norm(still_x, axis) - jnp.max(still_t, axis, keepdims=True),
+    )
+    low = jnp.maximum(low, 0)
+    nu = lax.fori_loop(0, 16, lambda _, nu: jnp.maximum(nu + rise(nu, still_x, still_t), low), low)
+    # One step more at the root carries the derivative of the implicit function, at no loop's cost.
+    return jnp.maximum(nu, 0) + rise(nu, x, t)
