@@ -87,7 +87,7 @@ def choices(result: Any) -> dict[str, Any]:
 
 
 def label(penalties: Any) -> str:
-    return penalties.label if isinstance(penalties, Penalty) else "penalty"
+    return penalties.label if isinstance(penalties, Penalty) else "penalties"
 
 
 def spread(result: Any) -> str:
@@ -138,13 +138,20 @@ def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
 
 
 def _plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
-    """Aligned texts with the decimals of two digits of the typical error."""
-    typical = error[np.isfinite(error) & (error > 0)]
-    if not typical.size:
-        return [f"{m:.4g}" if np.isfinite(m) else "-" for m in middle]
-    decimals = int(np.clip(1 - np.floor(np.log10(np.median(typical))), 0, 8))
-    return [_number(m, decimals) + f" ± {_number(e, decimals)}" * bool(np.isfinite(e))
-            for m, e in zip(middle, error)]  # fmt: skip
+    """Aligned texts: two digits of the typical error, and no more than four of the typical mean."""
+    decimals = min(_decimals(error, 2), _decimals(middle, 4))
+    return [
+        _number(m, decimals) + (f" ± {e:.{decimals}f}" if np.isfinite(e) else "")
+        for m, e in zip(middle, error)
+    ]
+
+
+def _decimals(values: np.ndarray, digits: int) -> int:
+    """Decimals that show so many significant digits of the median size."""
+    sizes = np.abs(values[np.isfinite(values) & (values != 0)])
+    if not sizes.size:
+        return 8
+    return int(np.clip(digits - 1 - np.floor(np.log10(np.median(sizes))), 0, 8))
 
 
 def _number(x: float, decimals: int) -> str:
@@ -164,7 +171,12 @@ def _title(result: Any) -> str:
     n, folds, seeds = np.shape(result.status)
     counts = [_count(k, name) for k, name in ((folds, "fold"), (seeds, "seed")) if k > 1]
     steps = _count(int(np.asarray(result.time)[-1]), "step")
-    return ", ".join([f"{n} x {label(result.penalties)}", *counts, steps])
+    return ", ".join([_many(n, label(result.penalties)), *counts, steps])
+
+
+def _many(n: int, name: str) -> str:
+    # Read back without a template, the penalties are numbers that do not know their name.
+    return f"{n} {name}" if name == "penalties" else f"{n} x {name}"
 
 
 def _count(n: int, name: str) -> str:
@@ -192,7 +204,7 @@ def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterat
     if "min" not in made or np.ptp(values) == 0:
         return
     best = values[made["min"].index]
-    end = "largest" if best == values.max() else "smallest" if best == values.min() > 0 else ""
+    end = "largest" if best == values.max() else "smallest" if best == values.min() != 0 else ""
     if end:
         beyond = "larger" if end == "largest" else "smaller"
         yield f"the best {name}, {best:.4g}, is the {end} of the grid; a {beyond} one may be better."
