@@ -250,8 +250,6 @@ def _judge(
     if not all(is_concrete(x) for x in jax.tree.leaves((gain, evidence))) or not touched.any():
         return
     moved = np.asarray(gain)
-    if (touched & (moved < 0)).any():
-        raise ValueError(_wrong_sign(owner, paths[int(np.argmax(touched & (moved < 0)))]))
     odd = touched & ~np.all([_agree(*pair) for pair in evidence.formula], axis=0)
     if odd.any():
         raise ValueError(
@@ -260,6 +258,8 @@ def _judge(
             "gain * learning_rate / (sqrt(second moment) + eps), and in another metric the prox "
             f"would solve another problem. {_INSTEAD}"
         )
+    if (touched & (moved < 0)).any():
+        raise ValueError(_wrong_sign(owner, paths[int(np.argmax(touched & (moved < 0)))]))
     if not (moved[touched] != 0).any():
         raise ValueError(
             f"{owner}: the optimizer moves none of the leaves that the penalty touches "

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg._check import upcast
-from jaxreg._tree import PyTree
+from jaxreg._tree import PyTree, is_concrete
 
 # A count at which every bias correction has gone, and which float32 still holds exactly.
 _LATE = 2**24
@@ -95,7 +96,8 @@ def second_moments(state: PyTree, params: PyTree) -> list[Moment | None]:
 def settled(state: PyTree, params: PyTree, first: ArrayLike, second: ArrayLike) -> PyTree:
     """The state as a long run at a constant gradient leaves it: its moments set, [L] values."""
     shape = (len(jax.tree.leaves(params)),)
-    values = {"first": jnp.broadcast_to(first, shape), "second": jnp.broadcast_to(second, shape)}
+    lib = np if is_concrete(first) and is_concrete(second) else jnp
+    values = {"first": lib.broadcast_to(first, shape), "second": lib.broadcast_to(second, shape)}
 
     def settle(node):
         if not _is_moments(node):
@@ -112,9 +114,12 @@ def settled(state: PyTree, params: PyTree, first: ArrayLike, second: ArrayLike) 
     return jax.tree.map(settle, state, is_leaf=_is_moments)
 
 
-def _filled(moments: PyTree, params: PyTree, values: Array) -> PyTree:
+def _filled(moments: PyTree, params: PyTree, values: Any) -> PyTree:
     pairs = _pairs(moments, params)
-    filled = [v if i is None else jnp.full_like(v, values[i]) for i, v in pairs]
+    lib = np if is_concrete(values) else jnp
+    filled = [
+        v if i is None else jnp.asarray(lib.full(v.shape, values[i], v.dtype)) for i, v in pairs
+    ]
     treedef = jax.tree.structure(moments, is_leaf=_is_masked)
     return jax.tree.unflatten(treedef, filled) if filled else moments
 

@@ -37,11 +37,13 @@ class Bench:
     def tree(self, values: ArrayLike) -> PyTree:
         """Parameters (or gradients) filled with one value per leaf; 0 where not floating."""
         leaves = _tree.flatten(self.like)
-        values = jnp.broadcast_to(jnp.asarray(values), (len(leaves.values),))
+        # numpy where it can: a device call for each of hundreds of leaves would be felt.
+        lib = np if _tree.is_concrete(values) else jnp
+        each = lib.broadcast_to(lib.asarray(values), (len(leaves.values),))
         return leaves.rebuild(
             [
-                jnp.full(x.shape, v if _tree.is_floating(x) else 0, x.dtype)
-                for x, v in zip(leaves.values, values)
+                jnp.asarray(lib.full(x.shape, v if _tree.is_floating(x) else 0, x.dtype))
+                for x, v in zip(leaves.values, each)
             ]
         )
 
@@ -88,11 +90,13 @@ def _stand_in(x: Any, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 
 def vector(tree: PyTree) -> Array:
     """The first number of each leaf, [L]."""
-    return jnp.stack(
-        [
-            jnp.ravel(x)[0] if _tree.is_floating(x) and jnp.size(x) else jnp.zeros(())
-            for x in jax.tree.leaves(tree)
-        ]
+    leaves = jax.tree.leaves(tree)
+    lib = np if all(_tree.is_concrete(x) for x in leaves) else jnp
+    first = [
+        lib.ravel(x)[0] if _tree.is_floating(x) and jnp.size(x) else lib.zeros(()) for x in leaves
+    ]
+    return (
+        jnp.stack([jnp.asarray(x) for x in first]) if lib is jnp else jnp.asarray(np.array(first))
     )
 
 

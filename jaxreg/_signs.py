@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxreg import _probe, _tree
 from jaxreg._tree import PyTree, is_concrete
@@ -32,7 +33,7 @@ def check_direction(owner: str, direction: optax.GradientTransformation, params:
     with jax.ensure_compile_time_eval():
         try:
             asked, state = _probe.bench(direction, params, most=_MOST)
-            forth, back = (asked.ask(state, g)[0] for g in (2.0**-10, -(2.0**-10)))
+            forth, back = (_drift(asked, state, g, 0.0) for g in (2.0**-10, -(2.0**-10)))
         except Exception:  # whatever it is, the optimizer itself will say it better
             return
         # The difference of two opposite answers is free of noise and decay.
@@ -89,7 +90,7 @@ def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: Py
 
 
 def _grows_at(asked: _probe.Bench, state: PyTree, penalty: Penalty, at: Array) -> Array:
-    forth, back = (_drift(asked, state, p) for p in (at, -at))
+    forth, back = (_drift(asked, state, 0.0, p) for p in (at, -at))
     slopes = [_probe.vector(penalty_gradient(penalty, asked.tree(p))) for p in (at, -at)]
     slope = slopes[0] - slopes[1]
     up = jnp.where(slope == 0, at, slope)
@@ -97,10 +98,10 @@ def _grows_at(asked: _probe.Bench, state: PyTree, penalty: Penalty, at: Array) -
     return along > _ROUNDING * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
 
 
-def _drift(asked: _probe.Bench, state: PyTree, at: Array) -> Array:
-    """The sum of a few updates at gradient 0; the first alone may be 0 under a warm-up."""
+def _drift(asked: _probe.Bench, state: PyTree, gradient: float, at: ArrayLike) -> Array:
+    """The sum of a few updates; the first alone may be 0 under a warm-up."""
     total = jnp.zeros(())
     for _ in range(3):
-        update, state = asked.ask(state, 0.0, at)
+        update, state = asked.ask(state, gradient, at)
         total = total + update
     return total
