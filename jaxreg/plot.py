@@ -240,13 +240,13 @@ class LearningCurvesDisplay:
         return self
 
     def _scale(self, lam: np.ndarray) -> Any:
-        """Colours over the strength, on its own scale; None if there are not two strengths to tell apart."""
+        """Colours over the strength; None if there are not two strengths to tell apart."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import ListedColormap, LogNorm, Normalize
 
         inside = place(lam).inside
         shown = np.asarray(inside) if inside else lam[np.isfinite(lam)]
-        if not np.ptp(shown):
+        if not shown.size or not np.ptp(shown):
             return None
         norm = (LogNorm if inside else Normalize)(shown.min(), shown.max())
         # Without the palest yellow, which vanishes on white.

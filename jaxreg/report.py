@@ -76,6 +76,8 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
         )
     leaves = _tree.flatten(params)
     losses = _loss_norms(leaves, grads)
+    # First of all, since the penalty names the leaf that does not suit it, and grad does not.
+    value = float(penalty(params))
     hits = _all_hits(penalty, params)
     total = sum(hit.pull for on_leaf in hits for hit in on_leaf)
     shown_rows = [
@@ -86,7 +88,7 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
     with_dtype = any(row["dtype"] != "float32" for row, _ in shown_rows)
     keep = [i for i, c in enumerate(_COLUMNS) if with_dtype or c.header != "dtype"]
     return Table(
-        title=f"{penalty!r} = {float(penalty(params)):.4g}",
+        title=f"{penalty!r} = {value:.4g}",
         columns=tuple(_COLUMNS[i] for i in keep),
         rows=tuple(row for row, _ in shown_rows),
         cells=tuple(tuple(_cells(row, hit)[i] for i in keep) for row, hit in shown_rows),
