@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import platform
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 Row = dict[str, Any]
 
@@ -177,3 +180,26 @@ def machine() -> str:
 def refuse(message: str) -> None:
     """Stop with status 1: a figure whose answers disagree is worth nothing."""
     sys.exit(f"FAILED: {message}")
+
+
+# --- the net that is trained ----------------------------------------------------------------------
+
+
+def mlp(key: jax.Array, sizes: Sequence[int]) -> dict:
+    """Parameters of a net of dense layers with He's initialisation; two sizes: a linear model."""
+
+    def layer(k, n, m):
+        return {"kernel": jax.random.normal(k, (n, m)) * (2 / n) ** 0.5, "bias": jnp.zeros(m)}
+
+    keys = jax.random.split(key, len(sizes) - 1)
+    layers = [layer(k, n, m) for k, (n, m) in zip(keys, itertools.pairwise(sizes))]
+    return {f"dense_{i}": layer for i, layer in enumerate(layers)}
+
+
+def cross_entropy(params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean cross-entropy of the net with ReLU between its layers."""
+    *hidden, last = params.values()
+    for layer in hidden:
+        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
+    logits = x @ last["kernel"] + last["bias"]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()

@@ -19,7 +19,6 @@ a square where XLA does not fold it; there the bytes must be equal, and the flop
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from _common import Row, arguments, emit, machine, refuse, show
+from _common import Row, arguments, cross_entropy, emit, machine, mlp, refuse, show
 from jax import Array
 
 import jaxreg as jr
@@ -98,21 +97,6 @@ PAIRS = {
 # --- the step, ours and by hand: each takes (penalty or strengths, params, state, x, y) -----------
 
 
-def init(sizes):
-    def layer(n, m):
-        return {"kernel": jnp.full((n, m), 0.1), "bias": jnp.zeros(m)}
-
-    return {f"dense_{i}": layer(n, m) for i, (n, m) in enumerate(itertools.pairwise(sizes))}
-
-
-def loss(params, x, y):
-    *hidden, last = params.values()
-    for layer in hidden:
-        x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
-    logits = x @ last["kernel"] + last["bias"]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
 def by_hand(value, params, strengths):
     return sum(value(layer["kernel"], *strengths) for layer in params.values())
 
@@ -123,32 +107,32 @@ def update(optimizer, params, grads, state):
 
 
 def objective_ours(penalty, params, state, x, y):
-    value, grads = jax.value_and_grad(jr.penalized(loss))(params, penalty, x, y)
+    value, grads = jax.value_and_grad(jr.penalized(cross_entropy))(params, penalty, x, y)
     return update(optax.sgd(0.1), params, grads, state), value
 
 
 def objective_by_hand(pair, strengths, params, state, x, y):
     def objective(params):
-        return loss(params, x, y) + by_hand(pair.value, params, strengths)
+        return cross_entropy(params, x, y) + by_hand(pair.value, params, strengths)
 
     value, grads = jax.value_and_grad(objective)(params)
     return update(optax.sgd(0.1), params, grads, state), value
 
 
 def chain_ours(penalty, params, state, x, y):
-    grads = jax.grad(loss)(params, x, y)
+    grads = jax.grad(cross_entropy)(params, x, y)
     tx = optax.chain(jr.add_penalty_gradient(penalty), optax.adam(1e-3))
     return update(tx, params, grads, state)
 
 
 def chain_by_hand(pair, strengths, params, state, x, y):
-    grads = jax.grad(loss)(params, x, y)
+    grads = jax.grad(cross_entropy)(params, x, y)
     more = jax.grad(lambda p: by_hand(pair.value, p, strengths))(params)
     return _counted_adam(params, jax.tree.map(jnp.add, grads, more), state)
 
 
 def chain_by_formula(pair, strengths, params, state, x, y):
-    grads = jax.grad(loss)(params, x, y)
+    grads = jax.grad(cross_entropy)(params, x, y)
     for name, layer in params.items():
         grads[name]["kernel"] += pair.gradient(layer["kernel"], *strengths)
     return _counted_adam(params, grads, state)
@@ -181,7 +165,7 @@ def cost(step: Callable, *args: Any) -> dict[str, int]:
 
 def compare(name: str, coupling: str, sizes=SIZES, batch: int = BATCH) -> Row:
     """One row: the counts of ours and of by hand, and whether they are equal."""
-    pair, params = PAIRS[name], init(sizes)
+    pair, params = PAIRS[name], mlp(jax.random.key(0), sizes)
     penalty = pair.penalty.on(jr.kernels)
     batch_of = jnp.ones((batch, sizes[0])), jnp.zeros(batch, jnp.int32)
     chain = optax.chain(jr.add_penalty_gradient(penalty), optax.adam(1e-3))
