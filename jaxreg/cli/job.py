@@ -70,7 +70,7 @@ class Job(NamedTuple):
             self.trainer, grid, self.train, validation=self.test, seeds=s.refits, steps=s.steps,
             batch_size=s.batch_size, key=key, evals=1, keep_params=False, progress=progress,
         )  # fmt: skip
-        scores = {m: list(zip(refit.mean(m), refit.stderr(m))) for m in refit.valid}
+        scores = {m: list(zip(refit.mean(m), refit.stderr(m))) for m in ("loss", *self.trainer.metrics)}
         named = {"no penalty": 0.0, **{f"chosen by {rule}": lam for rule, lam in chosen.items()}}
         return [
             TestRow(name, lam, {m: v[lams.index(lam)] for m, v in scores.items()})

@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _penalties() -> int:
     from jaxreg import penalties
+    from jaxreg.cli.output import simple_table
     from jaxreg.cli.settings import penalty_signatures
-    from jaxreg.report import table
 
     rows = []
     for name, signature in penalty_signatures().items():
@@ -127,7 +127,7 @@ def _penalties() -> int:
         ]
         line = (getattr(penalties, name).__doc__ or "").strip().splitlines()[0]
         rows.append([name, " ".join(extra), line])
-    print(table(["penalty", "arguments", "what it is"], rows))
+    print(simple_table(["penalty", "arguments", "what it is"], rows))
     return 0
 
 

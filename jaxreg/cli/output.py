@@ -11,7 +11,7 @@ import jax
 import jaxreg as jr
 from jaxreg.cli.job import Job, Outcome
 from jaxreg.cli.settings import Settings
-from jaxreg.report import table
+from jaxreg._table import Column, Table
 
 __all__ = ["claim", "describe", "test_table", "write"]
 
@@ -66,7 +66,15 @@ def test_table(outcome: Outcome) -> str:
         [row.name, f"{row.lam:.3g}", *(f"{m:.4f} ± {e:.4f}" for m, e in row.scores.values())]
         for row in outcome.test
     ]
-    return str(table(["refitted on all training data", "λ", *(f"test {m}" for m in metrics)], rows))
+    return str(
+        simple_table(["refitted on all training data", "λ", *(f"test {m}" for m in metrics)], rows)
+    )
+
+
+def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
+    """A table of texts, the first column to the left."""
+    columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(headers))
+    return Table("", columns, tuple(dict(zip(headers, r)) for r in rows), tuple(map(tuple, rows)))
 
 
 def write(folder: Path, outcome: Outcome) -> list[Path]:
@@ -86,10 +94,6 @@ def _plots(folder: Path, result: jr.SweepResult) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from jaxreg.plot import learning_curves
-
-    for name, display in (
-        ("validation.png", result.plot()),
-        ("learning_curves.png", learning_curves(result)),
-    ):
-        display.figure.savefig(folder / name, dpi=150, bbox_inches="tight")
+    displays = {"validation": result.plot(), "learning_curves": result.plot_learning_curves()}
+    for name, display in displays.items():
+        display.ax_.figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")

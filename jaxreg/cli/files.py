@@ -1,0 +1,222 @@
+"""Reading a person's own table: .csv with a header row, or .npz with the arrays X and y.
+
+Nothing is guessed or dropped in silence. A cell that is missing, text where a number is needed, a row
+of another length: each is an error that names the column and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Table", "float32", "read_csv", "read_npz", "refuse_nan", "some"]
+
+_MISSING = ("", "na", "n/a", "null", "none", "?")
+
+
+class Table(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      X: [n, d] float32, finite.
+      y: [n], numbers or text as they were.
+      feature_names: of the d columns.
+      unit: what rows are counted in, "line" or "row".
+      where: number of every row in that unit.
+      image_shape: (height, width, channels) if rows are images.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    feature_names: tuple[str, ...]
+    unit: str
+    where: Sequence[int]
+    image_shape: tuple[int, int, int] | None = None
+
+
+def read_npz(path: Path) -> Table:
+    """The arrays X and y of an .npz.
+
+    Raises:
+      ValueError: the file is missing, no .npz, or its arrays do not make a table.
+    """
+    _existing(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = sorted(file)
+            arrays = [file[k] for k in ("X", "y") if k in file]
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as an .npz: {error}") from error
+    if len(arrays) < 2:
+        raise ValueError(
+            f"{path}: needs the arrays X and y, has {', '.join(found) or 'none'}. Save it with "
+            "numpy.savez(path, X=X, y=y)."
+        )
+    X, y = arrays
+    y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    if y.ndim != 1:
+        raise ValueError(f"{path}: y must be [n], one target per row, got shape {y.shape}.")
+    height, width, channels = (*X.shape[1:], 1, 1, 1)[:3]
+    image_shape = (height, width, channels) if X.ndim in (3, 4) else None
+    X = _feature_matrix(path, X)
+    if len(X) != len(y):
+        raise ValueError(
+            f"{path}: X has {len(X)} rows and y has {len(y)}; give one target per row."
+        )
+    names = tuple(f"x{i}" for i in range(X.shape[1]))
+    rows = range(len(X))
+    refuse_nan(str(path), X, names, "row", rows)
+    return Table(X, y, names, "row", rows, image_shape)
+
+
+def _feature_matrix(path: Path, X: np.ndarray) -> np.ndarray:
+    """X as [n, d] float32."""
+    if X.ndim not in (2, 3, 4) or X.size == 0:
+        raise ValueError(
+            f"{path}: X must be [n, d], or [n, height, width] or [n, height, width, channels] for "
+            f"images, and not empty; got shape {X.shape}."
+        )
+    if X.dtype.kind not in "buif":
+        raise ValueError(f"{path}: X must hold real numbers, got dtype {X.dtype}.")
+    flat = float32(X.reshape(len(X), -1))
+    return flat / np.float32(255) if X.dtype == np.uint8 else flat
+
+
+def read_csv(path: Path, target: str | None) -> Table:
+    """The columns of a .csv; commas, semicolons or tabs separate.
+
+    Raises:
+      ValueError: the file is missing or empty, has no header, text or missing values where numbers
+        are needed, rows of different length, or no column `target`.
+    """
+    header, lines, rows = _rows(path)
+    chosen = _target_column(path, header, target)
+    features = [i for i in range(len(header)) if i != chosen]
+    if not features:
+        raise ValueError(f"{path}: {header[chosen]!r} is the only column; there are no features.")
+    cells = np.array([[_number(cell) for cell in row] for row in rows], object)
+    _refuse_text(path, header, rows, features, np.equal(cells, None))
+    names = tuple(header[i] for i in features)
+    X = float32(cells[:, features].astype(float))
+    refuse_nan(str(path), X, names, "line", lines)
+    y = cells[:, chosen]
+    text = np.equal(y, None).any()
+    y = np.array([row[chosen].strip() for row in rows]) if text else y.astype(float)
+    if text:
+        gone = np.array([v.lower() in _MISSING for v in y])
+        refuse_nan(str(path), np.where(gone, np.nan, 0)[:, None], ["the target"], "line", lines)
+    return Table(X, y, names, "line", lines)
+
+
+def _existing(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"no such file: {str(path)!r} (looked in {path.absolute().parent}).")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty.")
+
+
+def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """Header, line number of every row, and the rows, all of one length."""
+    _existing(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.lstrip().split("\n", 1)[0]
+        reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
+        numbered = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: cannot be read as a .csv in UTF-8: {error}. Save it again as UTF-8 text."
+        ) from error
+    if not numbered:
+        raise ValueError(f"{path}: the file is empty.")
+    (_, header), *body = numbered
+    header = [name.strip() for name in header]
+    _check_header(path, header)
+    if not body:
+        raise ValueError(f"{path}: there is a header but no row below it.")
+    for line, row in body:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}: line {line} has {len(row)} values, but the header names {len(header)} columns."
+            )
+    return header, [line for line, _ in body], [row for _, row in body]
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if all(_number(name) is not None for name in header):
+        raise ValueError(
+            f"{path}: the first row must name the columns, but it holds the numbers {some(header)}."
+        )
+    twice = [name for i, name in enumerate(header) if name in header[:i]]
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} is there twice; rename one.")
+
+
+def _target_column(path: Path, header: list[str], target: str | None) -> int:
+    if target is None:
+        return header.index("target") if "target" in header else len(header) - 1
+    if target in header:
+        return header.index(target)
+    near = difflib.get_close_matches(target, header, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise ValueError(
+        f"{path}: there is no target column {target!r}{hint} The columns are {some(header)}."
+    )
+
+
+def _number(cell: str) -> float | None:
+    """The cell as a number, NaN if it is missing, None if it is text."""
+    cell = cell.strip()
+    if cell.lower() in _MISSING:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _refuse_text(
+    path: Path, header: list[str], rows: list[list[str]], features: list[int], text: np.ndarray
+) -> None:
+    bad = [i for i in features if text[:, i].any()]
+    if bad:
+        found = [f"{header[i]!r} (such as {rows[text[:, i].argmax()][i]!r})" for i in bad]
+        raise ValueError(
+            f"{path}: features must be numbers, but there is text in the columns {some(found)}. Encode "
+            "them as numbers or remove them."
+        )
+
+
+def refuse_nan(
+    owner: str, X: np.ndarray, names: Sequence[str], unit: str, where: Sequence[int]
+) -> None:
+    """Raise if a value of X [n, d] is not finite, naming columns and rows."""
+    bad = ~np.isfinite(X)
+    if bad.any():
+        found = [
+            f"{names[j]} ({unit} {some([where[int(i)] for i in np.flatnonzero(bad[:, j])], 3)})"
+            for j in map(int, np.flatnonzero(bad.any(0)))
+        ]
+        raise ValueError(
+            f"{owner}: there are missing, NaN or infinite values in {some(found)}. Fill them or remove "
+            "those rows."
+        )
+
+
+def float32(x: np.ndarray) -> np.ndarray:
+    """x in float32; what is too large becomes inf, which `refuse_nan` reports by name."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32)
+
+
+def some(items: Sequence, most: int = 6) -> str:
+    """The first few items as text, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
