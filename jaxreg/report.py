@@ -174,13 +174,12 @@ def _strength(term: Penalty, alone: PyTree) -> tuple[Any, str]:
     if isinstance(term, LeafPenalty):
         owner = term.label
         fields = {k: _tree.prefix_leaves(v, alone, owner, k)[0] for k, v in fields.items()}
-    first = next(iter(fields), None)
-    if first is None:
-        return factor, "-" if factor is None else f"{_short(factor)} *"
-    if factor is not None:
-        fields[first] = jax.tree.map(lambda x: factor * x, fields[first])
-    text = [_short(v) if k == first else f"{k}={_short(v)}" for k, v in fields.items()]
-    return fields[first], ", ".join(text)
+    if factor is not None and "lam" in fields:
+        fields["lam"] = jax.tree.map(lambda x: factor * x, fields["lam"])
+    elif factor is not None:
+        fields = {"factor": factor, **fields}
+    text = [_short(v) if name == "lam" else f"{name}={_short(v)}" for name, v in fields.items()]
+    return fields.get("lam"), ", ".join(text) or "-"
 
 
 def _short(value: Any) -> str:

@@ -106,6 +106,17 @@ def test_lam_is_the_strength_on_that_leaf(penalty, leaf, lam, shown):
     assert table.cells[k][heads.index("lam")] == shown
 
 
+@pytest.mark.parametrize(
+    ("penalty", "shown"),
+    [(jr.box(0.0, 5.0), "low=0, high=5"), (2 * jr.box(0.0), "factor=2, low=0, high=inf")],
+    ids=repr,
+)
+def test_a_penalty_without_lam_shows_its_fields_by_name(penalty, shown):
+    table = jr.tabulate(penalty, jnp.ones(2))
+    assert table.rows[0]["lam"] is None
+    assert shown in table.cells[0]
+
+
 def test_a_strength_for_each_coordinate_is_shown_as_a_range():
     lam = jnp.array([[0.5, 2.0]])
     table = jr.tabulate(2 * jr.l1(lam), jnp.ones((3, 2)))
