@@ -140,10 +140,15 @@ def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
 def _plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
     """Aligned texts: two digits of the typical error, and no more than four of the typical mean."""
     decimals = min(_decimals(error, 2), _decimals(middle, 4))
-    return [
-        _number(m, decimals) + (f" ± {e:.{decimals}f}" if np.isfinite(e) else "")
-        for m, e in zip(middle, error)
-    ]
+    return [_one_plus_minus(m, e, decimals) for m, e in zip(middle, error)]
+
+
+def _one_plus_minus(m: float, e: float, decimals: int) -> str:
+    if not np.isfinite(m):
+        return "-"
+    fits = abs(m) < 1e6 and (m == 0 or abs(m) >= 0.5 * 10.0**-decimals)
+    form = f".{decimals}f" if fits else ".2g"
+    return f"{m:{form}} ± {e:{form}}" if np.isfinite(e) else f"{m:{form}}"
 
 
 def _decimals(values: np.ndarray, digits: int) -> int:
@@ -152,13 +157,6 @@ def _decimals(values: np.ndarray, digits: int) -> int:
     if not sizes.size:
         return 8
     return int(np.clip(digits - 1 - np.floor(np.log10(np.median(sizes))), 0, 8))
-
-
-def _number(x: float, decimals: int) -> str:
-    if not np.isfinite(x):
-        return "-"
-    fits = abs(x) < 1e6 and (x == 0 or abs(x) >= 0.5 * 10.0**-decimals)
-    return f"{x:.{decimals}f}" if fits else f"{x:.2g}"
 
 
 def _status(n_bad: int, lanes: int) -> str:

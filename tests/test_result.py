@@ -1,0 +1,500 @@
+"""SweepResult: means, standard errors and choices against closed forms; storage bit for bit."""
+
+import builtins
+import json
+import os
+import pickle
+import warnings
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import jaxreg as jr
+from jaxreg import _archive
+
+LAMS = np.array([0.01, 0.1, 1.0, 10.0], np.float32)
+K, F, S, T = 4, 3, 2, 5
+RNG = np.random.default_rng(0)
+
+
+def make(valid, train=None, status=None, lams=LAMS, params=None, penalties=None, **extra):
+    """A result from the values at the last step, [K, F, S]; earlier steps hold large decoys."""
+    valid = np.asarray(valid, np.float32)
+    curve = lambda end: np.concatenate([np.full((*end.shape, T - 1), 99.0), end[..., None]], -1)
+    train = valid / 2 if train is None else np.asarray(train, np.float32)
+    metrics = {name: np.asarray(v, np.float32) for name, v in extra.items()}
+    lams = np.asarray(lams, np.float32)
+    return jr.SweepResult(
+        coords={"lam": lams},
+        penalties=jax.vmap(jr.l2)(lams) if penalties is None else penalties,
+        time=np.arange(T) * 10,
+        train={"loss": curve(train)} | {n: curve(v / 2) for n, v in metrics.items()},
+        valid={"loss": curve(valid)} | {n: curve(v) for n, v in metrics.items()},
+        penalty_value=np.ones((*valid.shape, T), np.float32),
+        params=params,
+        status=np.zeros(valid.shape, int) if status is None else np.asarray(status),
+        settings='{"steps": 40}',
+    )
+
+
+def from_means(means, spread, **kwargs):
+    """Four folds at mean ± spread: their standard error is spread / sqrt(3)."""
+    folds = np.array([1.0, 1.0, -1.0, -1.0])
+    values = np.asarray(means)[:, None, None] + spread * folds[None, :, None]
+    return make(values, **kwargs)
+
+
+VALUES = RNG.normal(5, 1, (K, F, S)).astype(np.float32)
+
+# --- means and standard errors --------------------------------------------------------------------
+
+
+def test_mean_and_stderr_over_folds_of_means_over_seeds():
+    result = make(VALUES)
+    for k in range(K):
+        m = [np.float64(VALUES[k, f]).sum() / S for f in range(F)]
+        mean = sum(m) / F
+        sd = np.sqrt(sum((x - mean) ** 2 for x in m) / (F - 1))
+        np.testing.assert_allclose(result.mean()[k], mean, rtol=1e-12)
+        np.testing.assert_allclose(result.stderr()[k], sd / np.sqrt(F), rtol=1e-12)
+
+
+def test_the_spread_of_seeds_within_a_fold_does_not_count():
+    """Seeds of a fold are no independent draws: more of them must not shrink the error."""
+    folds = np.array([1.0, 2.0, 4.0])
+    seeds = np.array([-5.0, 5.0])
+    result = make(folds[None, :, None] + seeds[None, None, :] + np.zeros((K, 1, 1)))
+    np.testing.assert_allclose(result.stderr(), np.std(folds, ddof=1) / np.sqrt(3), rtol=1e-6)
+    many = make(np.repeat(folds[None, :, None], 8, -1) + np.zeros((K, 1, 1)))
+    np.testing.assert_allclose(many.stderr(), result.stderr(), rtol=1e-6)
+
+
+def test_one_fold_takes_the_error_over_seeds_and_one_lane_has_none():
+    one_fold = make(VALUES.reshape(K, 1, F * S))
+    draws = VALUES.reshape(K, -1).astype(float)
+    np.testing.assert_allclose(one_fold.stderr(), draws.std(1, ddof=1) / np.sqrt(F * S))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(make(VALUES[:, :1, :1]).stderr()).all()
+
+
+def test_metric_and_split_are_looked_up():
+    result = make(VALUES, train=VALUES * 3, error=VALUES + 1)
+    np.testing.assert_allclose(result.mean("loss", "train"), 3 * result.mean())
+    np.testing.assert_allclose(result.mean("error"), result.mean() + 1, rtol=1e-6)
+    assert result.metrics == ("loss", "error")
+    assert result.axes == ("lam", "fold", "seed", "time")
+
+
+def test_a_diverged_lane_voids_its_lam_alone_without_numpy_warnings():
+    values = VALUES.copy()
+    values[2, 1, 0] = np.inf
+    values[3, 0, 0], values[3, 1, 1] = np.nan, -np.inf
+    status = np.zeros((K, F, S), int)
+    status[2, 1, 0] = status[3, 0, 0] = jr.Status.DIVERGED
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = make(values, status=status)
+        for name in ("mean", "stderr"):
+            got, clean = getattr(result, name)(), getattr(make(VALUES), name)()
+            assert np.isnan(got[2:]).all()
+            np.testing.assert_array_equal(got[:2], clean[:2])
+            assert np.isnan(getattr(result, name)("loss", "train")[2:]).all()
+        str(result.table()), repr(result)
+        result.to_pandas()
+
+
+# --- choices --------------------------------------------------------------------------------------
+
+
+def test_the_two_rules_by_hand():
+    # Standard error 0.3 / sqrt(3) = 0.173: means up to 1.173 are within it.
+    result = from_means([1.1, 1.0, 1.17, 1.18], 0.3)
+    low, strong = result.best(), result.best("1se")
+    assert (low.index, strong.index) == (1, 2)
+    assert low.mean == pytest.approx(1.0)
+    assert low.stderr == pytest.approx(0.3 / np.sqrt(3))
+    assert strong.mean == pytest.approx(1.17)
+    assert (low.rule, strong.rule) == ("min", "1se")
+    # The shortest decimals, and not those of float32 0.1 in double precision.
+    assert low.coords == {"lam": 0.1}
+    assert repr(low.penalty) == "l2(0.1)"
+    assert float(low.penalty(jnp.ones(2))) == pytest.approx(0.1)
+
+
+def test_the_rule_orders_by_strength_and_not_by_position():
+    result = from_means([1.17, 1.0, 1.1, 1.18], 0.3, lams=[10.0, 0.1, 0.01, 1.0])
+    assert result.best("1se").coords["lam"] == 10.0
+
+
+def test_the_rule_uses_the_error_of_the_best_and_not_of_the_candidate():
+    middle, spread = np.array([[1.0], [1.2]]), np.array([[0.1], [2.0]])
+    values = (middle + spread * np.array([1.0, -1.0]))[..., None]
+    assert make(values, lams=[1.0, 2.0]).best("1se").index == 0
+
+
+def test_among_equal_strengths_the_best_is_taken():
+    result = from_means([1.3, 1.0, 1.15, 1.1], 0.3, lams=[0.1, 0.1, 1.0, 1.0])
+    assert result.best("1se").index == 3
+
+
+def test_a_metric_that_is_better_when_larger():
+    score = np.array([0.9, 0.95, 0.94, 0.5])[:, None, None] + 0.02 * np.array([1.0, -1.0])[:, None]
+    result = make(VALUES[:, :2], accuracy=np.repeat(score, S, -1))
+    # The standard error of ± 0.02 in two folds is 0.02.
+    assert result.best(metric="accuracy", maximize=True).index == 1
+    assert result.best("1se", metric="accuracy", maximize=True).index == 2
+    assert result.best(metric="accuracy", maximize=False).index == 3
+
+
+@pytest.mark.parametrize("rule", ["min", "1se"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
+def test_a_diverged_penalty_is_never_chosen(rule, value):
+    values = np.full((K, F, S), 1.0)
+    values[:, 0] += 0.5
+    values[3] = value
+    status = np.zeros((K, F, S), int)
+    status[3, 2, 1] = jr.Status.DIVERGED
+    assert make(values, status=status).best(rule).index != 3
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda r: r.best("max"), r"no rule 'max'; choose from \['1se', 'min'\]"),
+        (lambda r: r.best(metric="f1"), r"no metric 'f1'; choose from \['accuracy', 'loss'\]"),
+        (lambda r: r.best(metric="accuracy"), "is a larger 'accuracy' better"),
+        (lambda r: r.mean(split="test"), r"no split 'test'; choose from \['train', 'valid'\]"),
+        (lambda r: r.lane(0), "no parameters were kept.*keep_params=True"),
+    ],
+)
+def test_bad_questions(call, match):
+    with pytest.raises(ValueError, match=match):
+        call(make(VALUES, accuracy=VALUES))
+
+
+def test_all_diverged_says_so():
+    result = make(np.full((K, F, S), np.nan), status=np.ones((K, F, S), int))
+    for rule in ("min", "1se"):
+        with pytest.raises(ValueError, match="all 4 penalties diverged"):
+            result.best(rule)
+    assert "every penalty diverged" in str(result.table())
+    assert "24 diverged" in repr(result)
+
+
+def test_one_lane_has_no_one_standard_error_rule():
+    result = make(VALUES[:, :1, :1])
+    assert result.best().index == VALUES[:, 0, 0].argmin()
+    with pytest.raises(ValueError, match="'1se' needs a standard error"):
+        result.best("1se")
+    assert "no standard error" in str(result.table())
+
+
+def test_status_messages():
+    assert jr.Status(0).message == "finished all steps"
+    assert "NaN or infinite" in jr.Status(1).message
+    assert all(s.message for s in jr.Status)
+
+
+# --- lanes and the pytree -------------------------------------------------------------------------
+
+PARAMS = {
+    "dense": {"kernel": jnp.arange(K * F * S * 2.0).reshape(K, F, S, 2)},
+    "list": [jnp.zeros((K, F, S)), jnp.ones((K, F, S), jnp.bfloat16) / 3],
+}
+
+
+def test_lane_is_the_slice():
+    result = make(VALUES, params=PARAMS)
+    assert result.lane(2, fold=1, seed=1)["dense"]["kernel"].tolist() == [30.0, 31.0]
+    assert result.lane(-1)["dense"]["kernel"].tolist() == [36.0, 37.0]
+    for call, name in [((4,), "k"), ((0, 3), "fold"), ((0, 0, -3), "seed")]:
+        with pytest.raises(IndexError, match=f"`{name}` -?[0-9] is out of range"):
+            result.lane(*call)
+
+
+def test_it_is_a_pytree_whose_coordinates_keep_their_order():
+    result = make(VALUES, params=PARAMS)
+    two = jr.SweepResult(**{**vars(result), "coords": {"z": LAMS, "a": 1 - LAMS}})
+    back = jax.tree.map(lambda x: x, two)
+    assert list(back.coords) == ["z", "a"], "the first orders by strength"
+    jitted = jax.jit(lambda r: r)(two)
+    assert list(jitted.coords) == ["z", "a"]
+    assert jitted.settings == result.settings
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(two)[0]]
+    assert ".coords['z']" in paths
+    assert ".params['dense']['kernel']" in paths
+    assert repr(jax.tree.map(lambda x: None, two)) == "SweepResult(...)"
+    jax.jit(lambda r: repr(r) and r.status)(two)
+
+
+def test_repr_is_worth_reading():
+    assert repr(from_means([1.1, 1.0, 1.17, 1.18], 0.3)).splitlines() == [
+        "SweepResult: 4 x l2, 4 folds, 40 steps",
+        "  lam       0.01 … 10",
+        "  min       lam=0.1: valid loss 1.00 ± 0.17",
+        "  1se       lam=1: valid loss 1.17 ± 0.17",
+        "  status    16 of 16 lanes finished, 0 diverged",
+        "  data      loss at 5 times; params not kept",
+    ]
+
+
+# --- table and frame ------------------------------------------------------------------------------
+
+
+def test_table_shows_and_holds_the_numbers():
+    status = np.zeros((4, 4, 1), int)
+    status[3, 1] = 1
+    table = from_means([1.1, 1.0, 1.17, 0.2], 0.3, status=status).table()
+    lines = str(table).splitlines()
+    assert lines[0] == "4 x l2, 4 folds, 40 steps"
+    assert [c.header for c in table.columns] == [
+        "lam",
+        "train loss",
+        "valid loss",
+        "status",
+        "choice",
+    ]
+    assert table.cells == (
+        ("0.01", "0.550 ± 0.087", "1.10 ± 0.17", "finished", ""),
+        ("0.1", "0.500 ± 0.087", "1.00 ± 0.17", "finished", "min"),
+        ("1", "0.585 ± 0.087", "1.17 ± 0.17", "finished", "1se"),
+        ("10", "-", "-", "diverged (1 of 4 lanes)", ""),
+    )
+    assert "±: standard error over 4 folds." in lines
+    assert table.warnings == ("1 of 4 penalties diverged in some lane; none is chosen.",)
+    row = table.rows[1]
+    assert row["valid loss"] == pytest.approx(1.0)
+    assert row["valid loss se"] == pytest.approx(0.3 / np.sqrt(3))
+    assert row["train loss se"] == pytest.approx(0.15 / np.sqrt(3))
+    assert [r["choice"] for r in table.rows] == [(), ("min",), ("1se",), ()]
+    assert [r["diverged"] for r in table.rows] == [0, 0, 0, 1]
+
+
+def test_table_has_every_metric_and_says_what_the_error_is_over():
+    text = str(make(VALUES, accuracy=VALUES / 10).table())
+    assert "train accuracy" in text
+    assert "valid accuracy" in text
+    assert "over 3 folds (each the mean of 2 seeds)" in text
+    assert "over 6 seeds, on the same validation rows" in str(make(VALUES.reshape(K, 1, 6)).table())
+
+
+@pytest.mark.parametrize(
+    ("means", "lams", "match"),
+    [
+        ([1.3, 1.2, 1.1, 1.0], LAMS, "the best lam, 10, is the largest of the grid; a larger one"),
+        ([1.0, 1.1, 1.2, 1.3], LAMS, "the best lam, 0.01, is the smallest of the grid; a smaller"),
+        ([1.0, 1.1, 1.2, 1.3], [0, 1, 2, 3], None),
+        ([1.1, 1.0, 1.2, 1.3], LAMS, None),
+        ([1.3, 1.2, 1.1, 1.0], [2, 2, 2, 2], None),
+    ],
+)
+def test_a_best_at_the_end_of_the_grid_is_pointed_out(means, lams, match):
+    found = from_means(means, 0.1, lams=lams).table().warnings
+    assert found == () if match is None else match in found[0]
+
+
+@pytest.mark.parametrize(
+    ("means", "spread", "cells"),
+    [
+        ([1e-9, 2e-9], 1e-10, ["1e-09 ± 5.8e-11", "2e-09 ± 5.8e-11"]),
+        ([3e8, 1.0], 1e7, ["3e+08 ± 5.8e+06", "1 ± 5773503"]),
+        ([1.0, 2.0], 0.0, ["1.000 ± 0.000", "2.000 ± 0.000"]),
+        ([0.0, 0.0], 0.0, ["0.00000000 ± 0.00000000"] * 2),
+    ],
+)
+def test_odd_magnitudes_stay_readable(means, spread, cells):
+    table = from_means(means, spread, lams=[1.0, 2.0]).table()
+    assert [row[2] for row in table.cells] == cells
+
+
+def test_to_pandas_is_tidy():
+    frame = make(VALUES, accuracy=VALUES / 10).to_pandas()
+    names = ["lam", "fold", "seed", "time", "split", "metric", "value"]
+    assert list(frame.columns) == names
+    assert len(frame) == K * F * S * T * 2 * 2
+    assert not frame.duplicated(names[:-1]).any()
+    one = frame.query("fold == 2 and seed == 1 and time == 40 and metric == 'accuracy'")
+    got = one[one.split == "valid"].set_index("lam").value.reindex(LAMS)
+    np.testing.assert_allclose(got, VALUES[:, 2, 1] / 10, rtol=1e-6)
+
+
+def test_to_pandas_without_pandas(monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name == "pandas":
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"pip install 'jaxreg\[data\]'"):
+        make(VALUES).to_pandas()
+
+
+# --- storage --------------------------------------------------------------------------------------
+
+
+def odd_result():
+    """Every kind of value and dtype that a file could spoil."""
+    odd = VALUES.copy()
+    odd[0, 0] = [np.nan, -0.0]
+    odd[1, 0] = [np.inf, -np.inf]
+    odd[2, 0, 0] = np.uint32(0x7FC12345).view(np.float32)  # a NaN with a payload
+    odd[2, 0, 1] = np.float32(1e-42)  # subnormal
+    bits = RNG.integers(0, 2**16, (K, F, S, 3)).astype(np.uint16)
+    params = {
+        "dense/odd name": {"kernel": bits.view(ml_dtypes.bfloat16), "f16": bits.view(np.float16)},
+        "list": [bits.astype(np.uint8).view(ml_dtypes.float8_e4m3fn), RNG.normal(size=(K, F, S))],
+        "fortran": np.asfortranarray(RNG.normal(size=(K, F, S, 2, 2))),
+        "empty": np.zeros((K, F, S, 0), np.float32),
+    }
+    status = np.zeros((K, F, S), int)
+    status[:2] = 1
+    penalties = jax.vmap(lambda lam: jr.l2(lam).on(jr.kernels) + 2 * jr.l1(lam))(LAMS)
+    return make(odd, status=status, params=params, penalties=penalties, accuracy=odd)
+
+
+def same_bits(a, b):
+    a, b = np.asarray(a), np.asarray(b)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def test_round_trip_is_bitwise(tmp_path):
+    result = odd_result()
+    path = result.save(tmp_path / "deep" / "er" / "run")
+    assert path == tmp_path / "deep" / "er" / "run.npz"
+    back = jr.SweepResult.load(
+        tmp_path / "deep" / "er" / "run", like=(result.penalties, result.params)
+    )
+    assert jax.tree.structure(back) == jax.tree.structure(result)
+    for (where, a), b in zip(
+        jax.tree_util.tree_flatten_with_path(result)[0], jax.tree.leaves(back)
+    ):
+        assert same_bits(a, b), jax.tree_util.keystr(where)
+    assert repr(back) == repr(result)
+    assert str(back.table()) == str(result.table())
+    assert repr(back.best().penalty) == repr(result.best().penalty)
+
+
+def test_without_templates_trees_are_nested_dicts(tmp_path):
+    result = odd_result()
+    back = jr.SweepResult.load(result.save(tmp_path / "run"))
+    assert set(back.params) == {"dense/odd name", "list", "fortran", "empty"}
+    assert same_bits(back.params["list"][1], result.params["list"][1])
+    lane, whole = back.lane(2, 1)["dense/odd name"], result.params["dense/odd name"]
+    assert same_bits(lane["f16"], whole["f16"][2, 1, 0])
+    strengths = jax.tree.leaves(back.penalties)
+    assert all(same_bits(a, b) for a, b in zip(strengths, jax.tree.leaves(result.penalties)))
+    assert back.best().index == result.best().index
+    assert list(back.coords) == ["lam"]
+    assert "4 penalties" in repr(back)
+
+
+def test_penalties_without_leaves_and_params_that_were_not_kept(tmp_path):
+    result = make(VALUES, penalties=jr.Zero())
+    back = jr.SweepResult.load(result.save(tmp_path / "run"), like=(jr.Zero(), None))
+    assert repr(back.best().penalty) == "Zero()"
+    assert back.params is None
+
+
+def test_parameters_that_are_one_array(tmp_path):
+    result = make(VALUES, params=np.ones((K, F, S, 2)))
+    back = jr.SweepResult.load(result.save(tmp_path / "run"))
+    assert same_bits(back.params, result.params)
+
+
+def test_the_file_opens_with_numpy_and_needs_no_pickle(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    path = odd_result().save(tmp_path / "run")
+    with np.load(path, allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["coords/0/lam"], LAMS)
+    header = json.loads(zipfile.ZipFile(path).read("header.json"))
+    assert header["settings"] == '{"steps": 40}'
+    assert header["penalty"] == "l2.on(kernels) + l1"
+
+
+def test_equal_results_make_equal_files(tmp_path):
+    a, b = odd_result(), make(VALUES)
+    assert b.save(tmp_path / "1").read_bytes() == b.save(tmp_path / "2").read_bytes()
+    assert a.save(tmp_path / "3").read_bytes() != b.save(tmp_path / "4").read_bytes()
+
+
+def test_an_existing_file_is_left_alone_unless_told(tmp_path):
+    first, second = make(VALUES), make(VALUES + 1)
+    path = first.save(tmp_path / "run.npz")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run\.npz' is there already .*overwrite=True"):
+        second.save(path)
+    assert path.read_bytes() == before
+    second.save(path, overwrite=True)
+    np.testing.assert_allclose(jr.SweepResult.load(path).mean(), second.mean())
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    path = make(VALUES).save(tmp_path / "run.npz")
+    before = path.read_bytes()
+    broken = make(VALUES, params={"w": np.array([object()] * K)})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        broken.save(path, overwrite=True)
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(_archive.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        make(VALUES).save(path, overwrite=True)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
+
+
+def test_files_that_are_no_result(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        jr.SweepResult.load(tmp_path / "nothing")
+    text = tmp_path / "text.npz"
+    text.write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.npz' is damaged or no jaxreg.SweepResult file"):
+        jr.SweepResult.load(text)
+    np.savez(tmp_path / "other.npz", a=np.ones(2))
+    with pytest.raises(ValueError, match=r"other\.npz' is no jaxreg.SweepResult file"):
+        jr.SweepResult.load(tmp_path / "other.npz")
+
+
+def test_a_flipped_bit_and_a_cut_file_are_found(tmp_path):
+    path = make(VALUES).save(tmp_path / "run.npz")
+    good = path.read_bytes()
+    spot = good.index(VALUES[1].astype(np.float64).tobytes()[:8])
+    path.write_bytes(good[:spot] + bytes([good[spot] ^ 1]) + good[spot + 1 :])
+    with pytest.raises(ValueError, match="damaged"):
+        jr.SweepResult.load(path)
+    path.write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        jr.SweepResult.load(path)
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(_archive, "_VERSION", 99)
+    path = make(VALUES).save(tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="format version 99; this jaxreg reads up to 1"):
+        jr.SweepResult.load(path)
+
+
+@pytest.mark.parametrize(
+    ("like", "match"),
+    [
+        ((jr.l1(1.0), None), "the file holds 'l2', but the penalty of `like` is 'l1'"),
+        ((jr.l2(1.0, weights=1.0), None), "only in `like`: 'weights'"),
+        ((None, {"dense": {"kernal": 0}}), "in the file: 'dense/kernel', 'list/0', 'list/1'; only"),
+    ],
+)
+def test_templates_of_another_structure(tmp_path, like, match):
+    path = make(VALUES, params=PARAMS).save(tmp_path / "run")
+    with pytest.raises(ValueError, match=match):
+        jr.SweepResult.load(path, like=like)
