@@ -56,8 +56,8 @@ def load(name_or_path: str, target: str | None = None) -> Dataset:
 
     A .csv has a header row; every column but the target must be numeric. A .npz has arrays X
     ([n, d], or [n, height, width] or [n, height, width, channels] for images; bytes are scaled to
-    0..1) and y [n]. A target of text, or of whole numbers with at most 20 distinct values
-    that come twice on average, is a class; any other is a quantity to regress on.
+    0..1) and y [n]. A target of text, or of whole numbers with at most 20 distinct values that come
+    twice on average, is a class; any other is a quantity to regress on.
 
     Args:
       name_or_path: digits, breast_cancer, diabetes, wine, or a path that ends in .csv or .npz.

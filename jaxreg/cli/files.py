@@ -101,16 +101,17 @@ def read_csv(path: Path, target: str | None) -> Table:
     features = [i for i in range(len(header)) if i != chosen]
     if not features:
         raise ValueError(f"{path}: {header[chosen]!r} is the only column; there are no features.")
-    cells = np.array([[_number(cell) for cell in row] for row in rows], object)
-    _refuse_text(path, header, rows, features, np.equal(cells, None))
+    cells = [[_number(cell) for cell in row] for row in rows]
+    text = np.array([[cell is None for cell in row] for row in cells])
+    _refuse_text(path, header, rows, features, text)
+    values = np.array(cells, float)
     names = tuple(header[i] for i in features)
-    X = float32(cells[:, features].astype(float))
+    X = float32(values[:, features])
     refuse_nan(str(path), X, names, "line", lines)
-    y = cells[:, chosen]
-    text = np.equal(y, None).any()
-    y = np.array([row[chosen].strip() for row in rows]) if text else y.astype(float)
-    if text:
-        gone = np.array([v.lower() in _MISSING for v in y])
+    y = values[:, chosen]
+    if text[:, chosen].any():
+        y = np.array([row[chosen].strip() for row in rows])
+        gone = np.array([label.lower() in _MISSING for label in y])
         refuse_nan(str(path), np.where(gone, np.nan, 0)[:, None], ["the target"], "line", lines)
     return Table(X, y, names, "line", lines)
 
