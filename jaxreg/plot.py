@@ -229,7 +229,7 @@ class LearningCurvesDisplay:
         self.ax_ = ax if ax is not None else new_axes()
         self.figure_ = self.ax_.figure
         name, lam = next(iter(self.coords.items()))
-        scale = self._scale(lam)
+        scale, self.lines_ = self._scale(lam), []
         for k, curve in enumerate(self.curves):
             (line,) = self.ax_.plot(self.time, curve, **self._look(k, lam, scale))
             self.lines_.append(line)
