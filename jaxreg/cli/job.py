@@ -70,7 +70,9 @@ class Job(NamedTuple):
             self.trainer, grid, self.train, validation=self.test, seeds=s.refits, steps=s.steps,
             batch_size=s.batch_size, key=key, evals=1, keep_params=False, progress=progress,
         )  # fmt: skip
-        scores = {m: list(zip(refit.mean(m), refit.stderr(m))) for m in ("loss", *self.trainer.metrics)}
+        scores = {
+            m: list(zip(refit.mean(m), refit.stderr(m))) for m in ("loss", *self.trainer.metrics)
+        }
         named = {"no penalty": 0.0, **{f"chosen by {rule}": lam for rule, lam in chosen.items()}}
         return [
             TestRow(name, lam, {m: v[lams.index(lam)] for m, v in scores.items()})
@@ -91,6 +93,10 @@ def prepare(settings: Settings) -> Job:
     if not dataset.image_shape:
         mean, scale = datasets.standardizer(train[0])
         train, test = (((x - mean) / scale, y) for x, y in (train, test))
+    if dataset.task == "regression":
+        # In its own standard deviations: else the first thousand steps go into reaching its mean.
+        mean, scale = datasets.standardizer(train[1])
+        train, test = ((x, (y - mean) / scale) for x, y in (train, test))
     model = models.build(settings.model, dataset, hidden=settings.hidden)
     trainer = jr.Trainer(
         model.init, model.loss, _optimizer(settings, grid[0]), metrics=model.metrics
