@@ -15,7 +15,7 @@ threshold that is off by 0.1 %, or a NaN at a zero group cannot stay in only one
 >>> check_penalty(Squared(0.5), max_examples=2)
 Traceback (most recent call last):
     ...
-jaxreg.testing._case.LawViolation: ...squared(0.5) breaks the law 'prox_minimises': ...
+jaxreg.testing.LawViolation: squared(0.5) breaks the law 'prox_minimises': ...
 
 Tests of your own need no more than `check_penalty(MyPenalty(0.1))`; `LAWS` has every law with its
 statement, and `skip=` leaves one out by name. Hypothesis is needed: pip install 'jaxreg[tests]'.
@@ -24,5 +24,7 @@ statement, and `skip=` leaves one out by name. Hypothesis is needed: pip install
 from jaxreg.testing._case import LawViolation
 from jaxreg.testing._check import Report, check_penalty
 from jaxreg.testing._registry import LAWS
+
+LawViolation.__module__ = Report.__module__ = check_penalty.__module__ = __name__
 
 __all__ = ["LAWS", "LawViolation", "Report", "check_penalty"]

@@ -81,6 +81,7 @@ class Subject:
         calls: dict[str, Callable[..., Any]] = {
             "prox": lambda x, s: pen.prox(x, s),
             "metric": lambda x, s: pen.prox(x, jax.tree.map(lambda v: s + 0 * v, x)),
+            "reverse": lambda x, s: jax.vjp(lambda x: pen.prox(x, s), x)[1](x),
             "subgradient": lambda x, s: pen.min_norm_subgradient(x, x),
             "lambda_max": lambda x, s: pen.lambda_max(x),
             "conjugate": lambda x, s: pen.conjugate(x),
@@ -253,17 +254,17 @@ class Case:
     def fail(
         self, detail: str, leaf: str | None = None, step: float | None = None, **shown: np.ndarray
     ) -> NoReturn:
-        text = "".join(f"\n  {name} = {self._text(value)}" for name, value in shown.items())
+        text = "".join(f"\n  {name} = {self._text(value, leaf)}" for name, value in shown.items())
         raise LawViolation(self.law, repr(self.penalty), detail, leaf, step, text)
 
-    def _text(self, value: Any) -> str:
-        """A number, or a point as its leaves; a leaf of equal entries prints as one number."""
+    def _text(self, value: Any, leaf: str | None) -> str:
+        """A number, or a point: all leaves if they are few numbers, else the one at fault."""
         if np.ndim(value) == 0:
             return f"{value:.6g}"
-        return ", ".join(
-            f"{path or 'params'}: {_short(block)}"
-            for path, block in self.layout.blocks(np.asarray(value)).items()
-        )
+        blocks = self.layout.blocks(np.asarray(value))
+        if leaf is not None and np.size(value) > 8:
+            return _short(blocks[leaf])
+        return ", ".join(f"{path or 'params'}: {_short(block)}" for path, block in blocks.items())
 
 
 def _short(block: np.ndarray) -> str:

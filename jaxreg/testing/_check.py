@@ -176,7 +176,8 @@ def _search(name: str, subject: Subject, draws: int) -> None:
     try:
         settings(hypothesis.given(_examples(subject))(run))()
     except LawViolation as found:
-        raise found.with_traceback(None) from found.__cause__
+        # Hypothesis adds notes on how to run it again, which is of no use here.
+        raise LawViolation(*found.args) from found.__cause__
     except hypothesis.errors.Unsatisfiable:
         pass
 

@@ -86,13 +86,18 @@ def prox_tangents(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def prox_slopes(layout: Layout, penalty: Penalty, points: Array, steps: Array) -> Array:
-    """The derivative of the prox at each point by its step, [k, n]."""
+def prox_cotangents(
+    layout: Layout, penalty: Penalty, points: Array, cotangents: Array, steps: Array
+) -> tuple[Array, Array]:
+    """The derivatives of <prox, cotangent> by each point, [k, n], and by its step, [k]."""
 
-    def one(x, s):
-        return jax.jvp(lambda s: layout.flat(penalty.prox(layout.tree(x), s)), (s,), (1.0 + 0 * s,))
+    def one(x, v, s):
+        def prox(x, s):
+            return layout.flat(penalty.prox(layout.tree(x), s))
 
-    return jax.vmap(one)(points, steps)[1]
+        return jax.vjp(prox, x, s)[1](v)
+
+    return jax.vmap(one)(points, cotangents, steps)
 
 
 @functools.partial(jax.jit, static_argnums=0)

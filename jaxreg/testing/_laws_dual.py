@@ -18,7 +18,8 @@ def moreau(case: Case) -> None:
     duals = case.points / case.step
     args = (case.layout, case.penalty, duals, 1 / case.step)
     q = np.asarray(_compiled.conjugate_proxes(*args))
-    q = np.where(_support(case), q, q * (np.abs(q) > 1e-9))  # elsewhere it is 0 up to rounding
+    # What is 0 up to rounding is 0: beside it, R* may be infinite.
+    q = np.where(np.abs(q) > 1e-12 * (1 + np.abs(duals)), q, 0)
     z = case.points - case.step * q
     # Just inside, as rounding may put q outside a ball on whose boundary it lies.
     q_inside = (1 - 1e-7) * q

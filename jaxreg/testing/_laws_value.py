@@ -61,7 +61,8 @@ def least_norm(case: Case, x: np.ndarray, found: np.ndarray, grad: np.ndarray, w
     """
     size = np.linalg.norm(found, axis=1)
     h = 1e-6 / (1 + size)
-    ahead, here = case.finite_value(x - h[:, None] * found), case.finite_value(x)
+    here = case.finite_value(x)
+    ahead = case.finite_value(x - h[:, None] * found)
     slope = (ahead - here) / h - np.sum(grad * found, 1)
     allowed = (1e-3 + 1e3 * case.tolerance) * (1e-3 + size**2 + size * np.linalg.norm(grad, axis=1))
     good = np.abs(slope + size**2) <= allowed
