@@ -12,6 +12,7 @@ import argparse
 import functools
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -73,12 +74,20 @@ def first_calls(
 
 
 def timed_rounds(
-    candidates: Mapping[str, Callable[[], Any]], first: Mapping[str, float], rounds: int
+    candidates: Mapping[str, Callable[[], Any]],
+    first: Mapping[str, float],
+    rounds: int,
+    budget: float = math.inf,
 ) -> dict[str, Timing]:
-    """Every candidate once a round; each round starts with another one."""
-    names = list(candidates)
+    """Every candidate once a round; each round starts with another one.
+
+    After `budget` seconds no further round begins, but there are three at least if `rounds` allows.
+    """
+    names, began = list(candidates), time.perf_counter()
     times: dict[str, list[float]] = {name: [] for name in names}
     for r in range(rounds):
+        if r >= 3 and time.perf_counter() - began > budget:
+            break
         turn = r % len(names)
         for name in names[turn:] + names[:turn]:
             times[name].append(seconds(candidates[name])[0])
