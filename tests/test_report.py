@@ -233,7 +233,7 @@ TABLE = Table(
     title="a <title>",
     columns=(Column("name", "left", wrap=True), Column("lam")),
     rows=({"name": "[red]", "lam": 1.0}, {"name": "b", "lam": 22.0}),
-    cells=(("[red]", "1"), ("b", "22")),
+    cells=(("[red]", "1"), ("<b>", "22")),
     notes=("a note",),
     warnings=("watch & see",),
     styles=("red", ""),
@@ -248,7 +248,7 @@ def test_text_is_aligned_and_plain(monkeypatch):
         "name    lam",
         "───────────",
         "[red]     1",
-        "b        22",
+        "<b>      22",
         "a note",
         "warning: watch & see",
     ]
@@ -271,5 +271,5 @@ def test_notebooks_get_html():
     html = TABLE._repr_html_()
     assert "<caption>a &lt;title&gt;</caption>" in html
     assert html.count("<tr>") == 3
-    assert '<td style="text-align:right">22</td>' in html
+    assert '&lt;b&gt;</td><td style="text-align:right">22</td>' in html
     assert "<b>warning:</b> watch &amp; see" in html

@@ -162,6 +162,14 @@ def test_a_diverged_penalty_is_never_chosen(rule, value):
     assert make(values, status=status).best(rule).index != 3
 
 
+@pytest.mark.parametrize("rule", ["min", "1se"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mean_that_is_not_finite_is_never_chosen_whatever_the_status(rule, value):
+    values = VALUES.copy()
+    values[3] = value
+    assert make(values).best(rule).index != 3
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -449,7 +457,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypa
 
     monkeypatch.setattr(_archive.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        make(VALUES).save(path, overwrite=True)
+        make(VALUES + 1).save(path, overwrite=True)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.npz"]
 
@@ -491,6 +499,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     [
         ((jr.l1(1.0), None), "the file holds 'l2', but the penalty of `like` is 'l1'"),
         ((jr.l2(1.0, weights=1.0), None), "only in `like`: 'weights'"),
+        ((None, {"dense": {"kernal": 0}, "list": [0, 0]}), "only in `like`: 'dense/kernal'"),
         ((None, {"dense": {"kernal": 0}}), "in the file: 'dense/kernel', 'list/0', 'list/1'; only"),
     ],
 )
