@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg.prox._common import floating, scaled_norm
@@ -49,7 +49,7 @@ def mcp(x: ArrayLike, step: ArrayLike, lam: ArrayLike, gamma: ArrayLike) -> Arra
     cut = jnp.where(firm, gamma * lam, lam * jnp.sqrt(step * gamma))
     # 0 * |x| and not 0: NaN stays NaN, and the zero is never -0.
     below = jnp.where(firm, line, 0 * jnp.abs(x))
-    return jnp.where(jnp.abs(x) > cut, x, below).astype(x.dtype)
+    return jnp.where((jnp.abs(x) > cut) | (lam == 0), x, below).astype(x.dtype)
 
 
 def scad(x: ArrayLike, step: ArrayLike, lam: ArrayLike, gamma: ArrayLike) -> Array:
@@ -131,6 +131,17 @@ def _cut(size: Array, cut: Array, threshold: Array) -> tuple[Array, Array, Array
     return dead, jnp.where(unused, 0, threshold), jnp.where(unused, 1, size)
 
 
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _over_power(threshold: Array, size: Array, power: float) -> Array:
+    """threshold / size^power, without the overflow of that power or of its derivative."""
+    limits = jnp.finfo(size.dtype)
+    unit = lax.stop_gradient(jnp.clip(size, limits.tiny**0.6, limits.max**0.6))
+    return threshold / unit**power * (size / unit) ** -power
+
+
 def l_half(x: ArrayLike, threshold: ArrayLike) -> Array:
     """Half thresholding, the prox of sqrt|x|: 0 up to 3/2 * threshold^(2/3), then a jump.
 
@@ -150,9 +161,9 @@ def l_half(x: ArrayLike, threshold: ArrayLike) -> Array:
     [2.69..., 0.0]
     """
     x = floating("l_half", x)
-    t, size = jnp.asarray(threshold), jnp.abs(x)
+    t, size = jnp.asarray(threshold), jnp.abs(_wide(x))
     dead, t, size = _cut(size, 1.5 * jnp.cbrt(t) ** 2, t)
-    shift = 2 / 3 * jnp.arcsin(3**1.5 / 4 * (t / size) / jnp.sqrt(size))
+    shift = 2 / 3 * jnp.arcsin(3**1.5 / 4 * _over_power(t, size, 1.5))
     gap = size / 3 * (2 * jnp.sin(shift / 2) ** 2 + math.sqrt(3) * jnp.sin(shift))
     return jnp.where(dead, 0, x - jnp.sign(x) * gap).astype(x.dtype)
 
@@ -176,9 +187,9 @@ def l_two_thirds(x: ArrayLike, threshold: ArrayLike) -> Array:
     [2.50..., 0.0]
     """
     x = floating("l_two_thirds", x)
-    t, size = jnp.asarray(threshold), jnp.abs(x)
+    t, size = jnp.asarray(threshold), jnp.abs(_wide(x))
     dead, t, size = _cut(size, 2 * (2 / 3) ** 0.75 * jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t)), t)
-    k = 2 / 3 * (t / size) / jnp.cbrt(size)
+    k = 2 / 3 * _over_power(t, size, 4 / 3)
     # Cardano for the resolvent m^3 - 4 k m - 1 = 0, which has one real root here.
     u = jnp.cbrt(0.5 + jnp.sqrt(0.25 - 64 / 27 * k**3))
     m = u + 4 * k / (3 * u)
