@@ -156,7 +156,11 @@ def _sweep(args: argparse.Namespace) -> int:
     print(output.describe(job), end="\n\n")
     print(output.penalised(job), end="\n\n")
     started = time.perf_counter()
-    outcome = job.run()
+    try:
+        outcome = job.run()
+    except (ValueError, TypeError):
+        output.release(folder)
+        raise
     print(outcome.result.table(), end="\n\n")
     for rule, lam in outcome.chosen.items():
         print(f"λ chosen by {rule}: {lam:.3g}")

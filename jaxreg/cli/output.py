@@ -13,7 +13,7 @@ from jaxreg.cli.job import Job, Outcome
 from jaxreg.cli.settings import Settings
 from jaxreg._table import Column, Table
 
-__all__ = ["claim", "describe", "test_table", "write"]
+__all__ = ["claim", "describe", "penalised", "release", "simple_table", "test_table", "write"]
 
 
 def claim(out: str | None, settings: Settings) -> Path:
@@ -38,6 +38,13 @@ def claim(out: str | None, settings: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(settings.to_json())
     return folder
+
+
+def release(folder: Path) -> None:
+    """Give a claimed folder back that nothing but its settings was written to."""
+    if [p.name for p in folder.iterdir()] == ["settings.json"]:
+        (folder / "settings.json").unlink()
+        folder.rmdir()
 
 
 def describe(job: Job) -> str:

@@ -1,0 +1,167 @@
+"""The command: a whole small run and what it leaves, and one clear line for every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+
+import jaxreg as jr
+from jaxreg.cli import main
+from jaxreg.cli.settings import Settings, parse_lams, parse_penalty, penalty_signatures
+
+SMALL = ["--hidden", "8", "--steps", "6", "--folds", "2", "--seeds", "1", "--refits", "2"]
+SMALL += ["--batch-size", "16", "--train-size", "40", "--lams", "1e-4:1:3"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One small run: its folder and what it printed."""
+    import contextlib
+    import io
+
+    folder, out = tmp_path_factory.mktemp("run") / "new", io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(["sweep", "digits", *SMALL, "--out", str(folder)]) == 0
+    return folder, out.getvalue()
+
+
+def fails(capsys, *argv):
+    """The message of a command that must fail with status 2 and no traceback."""
+    try:
+        assert main(list(argv)) == 2
+    except SystemExit as error:  # argparse's own
+        assert error.code == 2
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    return err
+
+
+def test_a_run_says_what_it_does_and_what_it_found(run):
+    _, out = run
+    for words in ("40 to train on, 1757 held out", "3 λ x 2 folds x 1 seeds = 6 trainings",
+                  "Dense_0/kernel", "valid loss", "λ chosen by min", "λ chosen by 1se",
+                  "no penalty", "test loss", "test accuracy", "±"):  # fmt: skip
+        assert words in out, words
+
+
+def test_a_run_leaves_results_tables_plots_and_settings(run):
+    folder, out = run
+    names = {p.name for p in folder.iterdir()}
+    assert names == {"settings.json", "result.npz", "table.txt", "test.json", "curves.csv",
+                     "validation.png", "learning_curves.png"}  # fmt: skip
+    for name in ("validation.png", "learning_curves.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert (folder / "table.txt").read_text().splitlines()[0] in out
+    result = jr.SweepResult.load(folder / "result.npz")
+    np.testing.assert_allclose(result.coords["lam"], [1e-4, 1e-2, 1], rtol=1e-6)
+    assert result.valid["loss"].shape[:3] == (3, 2, 1)
+    test = json.loads((folder / "test.json").read_text())
+    assert [row["name"] for row in test] == ["no penalty", "chosen by min", "chosen by 1se"]
+    assert test[0]["lam"] == 0
+
+
+def test_the_settings_run_the_same_again(run, tmp_path, capsys):
+    folder, _ = run
+    again = tmp_path / "again"
+    assert main(["sweep", "--again", str(folder / "settings.json"), "--out", str(again)]) == 0
+    capsys.readouterr()
+    assert (again / "test.json").read_text() == (folder / "test.json").read_text()
+    assert (again / "curves.csv").read_text() == (folder / "curves.csv").read_text()
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run, capsys):
+    folder, _ = run
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    err = fails(capsys, "sweep", "digits", *SMALL, "--out", str(folder))
+    assert "already holds another run" in err
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_without_out_each_run_takes_the_next_free_folder(tmp_path, monkeypatch):
+    from jaxreg.cli.output import claim, release
+
+    monkeypatch.chdir(tmp_path)
+    names = [str(claim(None, Settings())) for _ in range(3)]
+    assert names == ["runs/digits", "runs/digits-2", "runs/digits-3"]
+    release(claim("fresh", Settings()))
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        (["digit"], "digits"),
+        (["no/such.csv"], "no/such.csv"),
+        (["digits", "--lams", "-1,2"], "--lams"),
+        (["digits", "--lams", ""], "--lams"),
+        (["digits", "--lams", "1:0:3"], "a range needs 0 < LOW <= HIGH"),
+        (["digits", "--lams", "nan"], "--lams"),
+        (
+            ["digits", "--penalty", "elasticnet"],
+            "unknown penalty 'elasticnet'; did you mean 'elastic_net'",
+        ),
+        (["digits", "--penalty", "l2:ratio=1"], "l2 takes weights, center"),
+        (["digits", "--on", "*/nothing"], "matches none of the 6 leaves"),
+        (["digits", "--penalty", "group_lasso:axis=4"], "`axis` 4 is out of range"),
+        (["digits", "--train-size", "99999"], "1797"),
+        (
+            ["digits", "--train-size", "10", "--folds", "11", "--batch-size", "0"],
+            "between 2 and the 10",
+        ),
+        (["digits", "--train-size", "20", "--batch-size", "64"], "between 1 and the 16 rows"),
+        (["digits", "--steps", "0"], "`steps` must be an integer of at least 1"),
+        (["diabetes", "--model", "cnn"], "image"),
+        (["digits", "--coupling", "magic"], "invalid choice: 'magic'"),
+        (["--again", "nowhere.json"], "cannot read settings"),
+    ],
+)
+def test_mistakes_get_one_line_and_leave_no_folder(argv, match, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    err = fails(capsys, "sweep", *argv)
+    assert match in err
+    assert not list(tmp_path.rglob("*.json")), "no folder is left behind"
+
+
+def test_a_csv_with_text_and_one_without_its_target(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv").write_text("x,colour,y\n1,red,2\n2,blue,3\n")
+    assert "colour" in fails(capsys, "sweep", "a.csv")
+    (tmp_path / "b.csv").write_text("x,y\n1,2\n2,3\n")
+    err = fails(capsys, "sweep", "b.csv", "--target", "price")
+    assert "price" in err
+    assert "x" in err
+
+
+def test_help_is_worth_reading(capsys):
+    with pytest.raises(SystemExit):
+        main(["sweep", "--help"])
+    out = capsys.readouterr().out
+    for words in ("examples:", "LOW:HIGH:COUNT", "default 1e-6:1:25", "exact zeros", "runs/DATA"):
+        assert words in out
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert jr.__version__ in capsys.readouterr().out
+
+
+def test_every_penalty_with_a_strength_can_be_swept_and_is_listed(capsys):
+    assert main(["penalties"]) == 0
+    out = capsys.readouterr().out
+    assert {"l1", "l2", "elastic_net", "group_lasso"} <= set(penalty_signatures())
+    for name in penalty_signatures():
+        assert name in out
+    assert repr(parse_penalty("elastic_net:l1_ratio=0.3")(0.5)) == "elastic_net(0.5, l1_ratio=0.3)"
+
+
+def test_lams():
+    np.testing.assert_allclose(parse_lams("1e-6:1:4"), [1e-6, 1e-4, 1e-2, 1])
+    np.testing.assert_allclose(parse_lams("1,0, .5"), [0, 0.5, 1])
+
+
+@pytest.mark.parametrize("coupling", ["gradient", "decoupled", "proximal"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_every_coupling_and_optimizer_trains(coupling, optimizer, tmp_path, capsys):
+    argv = ["sweep", "wine", "--model", "linear", "--penalty", "l1", "--lams", "1e-3,1e-2"]
+    argv += ["--steps", "4", "--folds", "2", "--seeds", "1", "--refits", "2", "--train-size", "60"]
+    argv += ["--batch-size", "0", "--coupling", coupling, "--optimizer", optimizer]
+    assert main([*argv, "--out", str(tmp_path / "x")]) == 0
+    assert "no penalty" in capsys.readouterr().out
