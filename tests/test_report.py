@@ -175,7 +175,7 @@ def test_integer_leaves_and_other_dtypes():
     assert by_leaf["count"]["term"] is None
     assert table.warnings == (), "an integer leaf cannot be penalised, so it is not missed"
     assert "dtype" in str(table)
-    assert "dtype" not in str(jr.tabulate(jr.l2(2.0), PARAMS))
+    assert "dtype" not in str(jr.tabulate(jr.l2(2.0), jnp.ones(2, jnp.float32)))
 
 
 class Joint(jr.Penalty):
