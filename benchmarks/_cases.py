@@ -53,6 +53,19 @@ CASES: dict[str, Case] = {
     "ewc": Case(lambda p: jr.ewc(0.1, _near(p), _positive(p)), "elementwise", extra=2),
     "group_lasso": Case(lambda p: jr.group_lasso(0.1, axis=-1), "group"),
     "l1_minus_l2": Case(lambda p: jr.l1_minus_l2(0.1), "group"),
+    "linf_ball": Case(lambda p: jr.linf_ball(1.0), "elementwise"),
+    "l2_ball": Case(lambda p: jr.l2_ball(1.0), "group"),
+    "max_norm": Case(lambda p: jr.max_norm(1.0), "group"),
+    "unit_norm": Case(lambda p: jr.unit_norm(), "group"),
+    "l1_ball": Case(lambda p: jr.l1_ball(100.0), "sort"),
+    "simplex": Case(lambda p: jr.simplex(), "sort"),
+    "cardinality": Case(lambda p: jr.cardinality(1_000), "sort"),
+    "nuclear": Case(lambda p: jr.nuclear(0.1), "matrix", "matrices"),
+    "spectral_norm": Case(lambda p: jr.spectral_norm(0.1), "matrix", "matrices"),
+    "orthogonal": Case(lambda p: jr.orthogonal(0.1), "matrix", "matrices"),
+    "log_det": Case(lambda p: jr.log_det(0.1), "matrix", "matrices"),
+    "spectral_ball": Case(lambda p: jr.spectral_ball(1.0), "matrix", "matrices"),
+    "low_rank": Case(lambda p: jr.low_rank(8), "matrix", "matrices"),
 }
 
 

@@ -229,7 +229,7 @@ MATCHES: dict[str, Match] = {
         (jaxopt(lambda m: lambda x: m.projection.projection_linf_ball(x, 1.0)),),
     ),
     "unit_norm": Match(
-        lambda n: jr.unit_norm(),
+        lambda n: jr.unit_norm(axis=None),
         (jaxopt(lambda m: lambda x: m.projection.projection_l2_sphere(x, 1.0)),),
     ),
     "cardinality": Match(
