@@ -93,8 +93,8 @@ class ValidationCurveDisplay:
             self._draw_choice(rule, k, axis)
         self._draw_diverged(axis)
         dress_strengths(self.ax_, axis)
-        means = np.concatenate([c.mean for c in self.curves])
-        dress_values(self.ax_, means)
+        # Scaled for the validation curves: a training loss near 0 would flatten their valley.
+        dress_values(self.ax_, np.concatenate([c.mean for c in self.curves if not c.dashed]))
         known = any(np.isfinite(c.stderr).any() for c in self.curves)
         label = f"{self.metric} (mean ± standard error)" if known else self.metric
         self.ax_.set(xlabel=name, ylabel=label)

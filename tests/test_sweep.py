@@ -88,9 +88,7 @@ def test_a_lane_equals_the_single_run(result, k, fold, seed):
 
 def test_a_chunk_of_one_is_bitwise_the_single_run():
     alone = run(chunk=1)
-    for a, b in zip(
-        jax.tree.leaves(lane(alone, 3, 2, 1)), jax.tree.leaves(single(3, 2, 1).params)
-    ):
+    for a, b in zip(jax.tree.leaves(lane(alone, 3, 2, 1)), jax.tree.leaves(single(3, 2, 1).params)):
         np.testing.assert_array_equal(a, b)
 
 
@@ -163,6 +161,11 @@ def test_two_axes_make_a_product_with_the_last_fastest():
     np.testing.assert_allclose(g.coords["r"], [0, 0.5, 1] * 2)
     assert repr(g[4]) == "elastic_net(1, l1_ratio=0.5)"
     assert [repr(p) for p in g][4] == repr(g[4])
+
+
+def test_a_grid_keeps_the_order_of_its_axes_through_jit():
+    g = jr.grid(lambda z, a: jr.elastic_net(z, a), z=[0.1, 1.0], a=[0.5])
+    assert list(jax.jit(lambda g: g)(g).coords) == ["z", "a"]
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3])
@@ -268,7 +271,9 @@ def test_bad_arguments_of_sweep(kwargs, match):
 def test_nan_in_the_data_is_refused():
     bad = X.copy()
     bad[5, 0] = np.nan
-    with pytest.raises(ValueError, match=r"`data\[0\]` has NaN in 1 of 24 rows, the first is row 5"):
+    with pytest.raises(
+        ValueError, match=r"`data\[0\]` has NaN in 1 of 24 rows, the first is row 5"
+    ):
         jr.sweep(TRAINER, GRID, (bad, Y), folds=2, steps=1, key=KEY)
 
 

@@ -25,9 +25,7 @@ from jaxreg.penalty import Penalty
 __all__ = ["Grid", "grid", "map_penalties"]
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["penalty", "coords"], meta_fields=[]
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Grid:
     """K penalties of one structure, and the coordinates that made each; a pytree.
@@ -37,10 +35,17 @@ class Grid:
     """
 
     penalty: Penalty
-    coords: dict[str, Array]
+    values: tuple[Array, ...]
+    # Apart from the values: jax would sort the keys of a dict, and the first axis is the strength.
+    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def coords(self) -> dict[str, Array]:
+        """Axis name -> its value at each of the K penalties, in the order the axes were given."""
+        return dict(zip(self.names, self.values))
 
     def __len__(self) -> int:
-        return len(next(iter(self.coords.values())))
+        return len(self.values[0])
 
     def __getitem__(self, k: int) -> Penalty:
         if not -len(self) <= k < len(self):
@@ -95,8 +100,8 @@ def grid(make: Callable[..., Penalty], **axes: ArrayLike) -> Grid:
             f"axes, not selectors, axes or the number of terms. Compare {penalties[0]!r} and {odd[0]!r}."
         )
     stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *penalties)
-    columns = {n: jnp.asarray(c, float) for n, c in zip(values, zip(*points))}
-    return Grid(stacked, columns)
+    columns = tuple(jnp.asarray(c, float) for c in zip(*points))
+    return Grid(stacked, columns, tuple(values))
 
 
 def _axis(name: str, value: ArrayLike) -> np.ndarray:
