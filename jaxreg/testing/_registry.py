@@ -22,15 +22,11 @@ _TABLE: tuple[tuple[Law, int | None], ...] = (
     (form.jit_is_eager, 2),
     (form.one_trace, 1),
     (form.vmap_is_loop, 2),
-    (form.stacked_layers, 2),
-    (form.dtype_kept, 3),
     (form.support_respected, 3),
     (value.value_nonnegative, None),
     (edge.gradient_finite, None),
     (edge.zero_groups, None),
     (edge.zero_strength, None),
-    (edge.empty_leaves, 1),
-    (edge.huge_and_tiny, 2),
     (value.gradient_matches_differences, None),
     (value.gradient_least_norm, None),
     (value.smooth_means_smooth, None),
@@ -49,6 +45,10 @@ _TABLE: tuple[tuple[Law, int | None], ...] = (
     (dual.certificate_of_prox, None),
     (dual.subgradient_least_norm, None),
     (dual.lambda_max_exact, None),
+    (form.stacked_layers, 2),
+    (form.dtype_kept, 3),
+    (edge.empty_leaves, 1),
+    (edge.huge_and_tiny, 2),
 )
 
 LAWS: dict[str, Law] = {law.__name__: law for law, _ in _TABLE}
