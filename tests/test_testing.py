@@ -3,12 +3,20 @@
 Every mutant is a bug that a library of the field has had, or one letter away from a right penalty.
 """
 
+import builtins
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxreg as jr
-from jaxreg.testing import LawViolation, check_penalty
+from jaxreg.testing import LAWS, LawViolation, Report, _check, _compiled, check_penalty
+
+
+def wide(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class L1(jr.Elementwise):
@@ -57,7 +65,7 @@ class Group(jr.LeafPenalty):
         return self.shrunk(x, self.norm(x), step * self.lam)
 
     def shrunk(self, x, norm, threshold):
-        return x * jnp.maximum(norm - threshold, 0) / jnp.where(norm > 0, norm, 1)
+        return x * jnp.maximum(1 - threshold / jnp.where(norm > 0, norm, 1), 0)
 
 
 class L0(jr.Elementwise):
@@ -124,7 +132,7 @@ class GroupAcrossLeaves(Group):
     """The value counts each leaf, the prox takes the norm of all of them."""
 
     def prox(self, params, step):
-        norm = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(params)))
+        norm = jnp.sqrt(sum(jnp.sum(wide(x) ** 2) for x in params.values()))
         factor = jnp.maximum(1 - step * self.lam / jnp.where(norm > 0, norm, 1), 0)
         return jax.tree.map(lambda x: (x * factor).astype(x.dtype), params)
 
@@ -225,20 +233,15 @@ class HardThresholdOff(L0):
 
 class WideDtype(Square):
     def prox(self, params, step):
-        return jax.tree.map(lambda x: x / (1 + jnp.float32(step) * self.lam), params)
+        return jax.tree.map(wide, super().prox(params, step))
 
 
-class NarrowSum(jr.Penalty):
-    lam: float
-    smooth, convex = True, True
+class NarrowSum(Square):
+    """The sum of a bfloat16 leaf, taken in bfloat16."""
 
     def __call__(self, params):
-        total = sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
-        return (0.5 * self.lam * total).astype(jnp.promote_types(total.dtype, jnp.float32))
-
-    def prox(self, params, step):
-        shrink = lambda x: x.astype(jnp.promote_types(x, jnp.float32)) / (1 + step * self.lam)
-        return jax.tree.map(lambda x: shrink(x).astype(x.dtype), params)
+        sums = [jnp.sum(x**2) for x in jax.tree.leaves(params)]
+        return 0.5 * self.lam * wide(sum(sums))
 
 
 class StaticLam(jr.LeafPenalty):
@@ -270,8 +273,7 @@ class LeakyPrefix(jr.Penalty):
     smooth, convex = True, True
 
     def __call__(self, params):
-        return 0.5 * self.lam * jnp.sum(params["kernel"].astype(jnp.promote_types(
-            params["kernel"].dtype, jnp.float32)) ** 2)  # fmt: skip
+        return 0.5 * self.lam * jnp.sum(wide(params["kernel"]) ** 2)
 
     def prox(self, params, step):
         return jax.tree.map(lambda x: (x / (1 + step * self.lam)).astype(x.dtype), params)
@@ -318,7 +320,7 @@ class DeafToLam(Square):
 
 class Springs(L1):
     def prox_rho(self, x, threshold):
-        return jnp.where(jnp.abs(x) > threshold, 2 * x, 0)
+        return super().prox_rho(x, threshold) * (1 + jnp.minimum(threshold, 1))
 
 
 class MeanStep(L1):
@@ -457,7 +459,7 @@ def test_the_report_says_what_was_tried_and_what_not_and_why():
     assert isinstance(report, Report)
     assert report.penalty == "box()"
     assert report.skipped["repr_reads"] == "skipped by the caller"
-    assert report.skipped["lambda_max_exact"].endswith("has no closed form here")
+    assert report.skipped["lambda_max_exact"].endswith("has no closed form here.")
     assert report.skipped["zero_strength"].startswith("R is infinite")
     text = repr(report)
     assert text.startswith(f"box(): {len(report.passed)} laws hold, {len(report.skipped)} do not")
@@ -470,10 +472,10 @@ def test_a_violation_names_law_leaf_step_and_a_small_counterexample():
         check_penalty(ThresholdOff(0.5))
     found = caught.value
     assert isinstance(found, AssertionError)
-    assert (found.law, found.leaf, found.step) == ("prox_minimises", "bias", 1.0)
+    assert (found.law, found.leaf) == ("prox_minimises", "bias")
     text = str(found)
     assert "another point z has a lower" in text
-    assert re.search(r"where: leaf 'bias', step 1\n  x = ", text)
+    assert re.search(rf"where: leaf 'bias', step {found.step:g}\n  x = all 0\.\d+\n", text)
     assert not getattr(found, "__notes__", None)
 
 
@@ -516,7 +518,7 @@ def test_parameters_of_ones_own():
 
 
 def test_scalar_and_vector_parameters():
-    for shape in [(), (1,), (5,), (2, 3, 2)]:
+    for shape in [(), (2, 1, 2)]:
         assert "prox_minimises" in check_penalty(L1(0.5), shape=shape, max_examples=2).passed
 
 
@@ -555,11 +557,11 @@ def test_arguments_are_refused_with_a_remedy():
         ValueError, match=r"`skip` names no law with \['prox'\]. Laws: pytree_round"
     ):
         check_penalty(L1(0.5), skip=["prox"])
-    with pytest.raises(TypeError, match="must be a jaxreg.Penalty, got .*Give an instance"):
+    with pytest.raises(TypeError, match=r"must be a jaxreg.Penalty, got .*Give an instance"):
         check_penalty(L1)
     with pytest.raises(ValueError, match=r"does not accept the parameters .*axis.*Give `shape`"):
         check_penalty(jr.group_lasso(0.1, axis=1), shape=(4,))
-    with pytest.raises(ValueError, match="have 0 floating coordinates; .*Give small shapes"):
+    with pytest.raises(ValueError, match=r"have 0 floating coordinates; .*Give small shapes"):
         check_penalty(L1(0.5), params={"n": jnp.ones(3, int)})
     with pytest.raises(ValueError, match="have 20000 floating coordinates"):
         check_penalty(L1(0.5), shape=(100, 100))
