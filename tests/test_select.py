@@ -1,0 +1,210 @@
+"""Selectors: which leaves of real models they take, their algebra, and refusals that help."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+import jaxreg as jr
+from jaxreg import _tree
+
+PARAMS = {
+    "embed": jnp.ones((5, 2)),
+    "dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)},
+    "LayerNorm_0": {"scale": jnp.ones(3), "bias": jnp.ones(3)},
+}
+
+
+def chosen(selector, params=PARAMS):
+    return {p for p, hit in zip(_tree.flatten(params).paths, selector.mask(params)) if hit}
+
+
+# --- the built-in rules -----------------------------------------------------------------------------
+
+KERNELS = [
+    "kernel", "dense/kernel", "layers/0/weight", "embedding", "w", "W_ih", "lora_a", "lora_b",
+    "blocks/0/lora_B", "rnn/w_hh", "normal/kernel", "balance", "global_kernel", "obs/kernel", "0",
+    "attention/query/kernel", "line/kernel", "blend", "label_embedding", "",
+]  # fmt: skip
+BIASES = [
+    "b", "b1", "b_1", "bias", "dense/bias", "layers/0/bias", "bias_hh", "b_ih", "bias_ih_l0", "out_b",
+    "offset", "intercept", "rnn/bias_1", "Dense_0/bias", "biases",
+]  # fmt: skip
+NORMS = [
+    "LayerNorm_0/scale", "LayerNorm_0/bias", "BatchNorm_3/scale", "bn1/weight", "bn/gamma",
+    "layers/0/norm/weight", "ln_f/scale", "ln_1/offset", "norm1/weight", "RMSNorm_0/scale",
+    "input_layernorm/weight", "group_norm/scale", "post_attention_layernorm/weight", "scale", "beta",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", KERNELS)
+def test_weights_proper_are_kernels(path):
+    assert jr.kernels.matches(path, None)
+    assert not jr.biases.matches(path, None)
+    assert not jr.norms.matches(path, None)
+
+
+@pytest.mark.parametrize("path", BIASES)
+def test_biases_and_offsets_are_not_kernels(path):
+    assert jr.biases.matches(path, None)
+    assert not jr.kernels.matches(path, None)
+
+
+@pytest.mark.parametrize("path", NORMS)
+def test_all_of_a_norm_is_no_kernel(path):
+    assert jr.norms.matches(path, None)
+    assert not jr.kernels.matches(path, None)
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3,))(nn.Embed(7, 5)(x))
+        x = nn.RMSNorm()(nn.GroupNorm(2)(nn.LayerNorm()(nn.BatchNorm(True)(x))))
+        x = nn.MultiHeadAttention(2)(x)
+        return nn.Dense(2)(nn.RNN(nn.GRUCell(4))(x))
+
+
+def test_in_a_flax_linen_model_rank_and_name_agree():
+    params = jax.eval_shape(Net().init, jax.random.key(0), jnp.ones((2, 6), int))["params"]
+    names = _tree.flatten(params)
+    for path, x, kernel in zip(names.paths, names.values, jr.kernels.mask(params)):
+        assert kernel == path.endswith(("kernel", "embedding")), path
+        assert kernel or x.ndim == 1 or path.startswith("MultiHead"), path
+
+
+def test_in_a_flax_nnx_model_the_same_leaves_are_kernels():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(2, 3, rngs=rngs)
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.lora = nnx.LoRA(3, 2, 3, rngs=rngs)
+
+    params = nnx.state(Net(nnx.Rngs(0)), nnx.Param)
+    assert chosen(jr.kernels, params) == {"linear/kernel", "lora/lora_a", "lora/lora_b"}
+
+
+def test_stacking_layers_for_a_scan_changes_nothing():
+    stacked = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
+    assert chosen(jr.kernels, stacked) == chosen(jr.kernels)
+
+
+def test_everything_is_everything():
+    assert all(jr.everything.mask(PARAMS))
+    assert jr.everything.mask({}) == []
+
+
+# --- algebra ----------------------------------------------------------------------------------------
+
+
+def test_and_or_not_are_set_operations():
+    a, b = jr.path("*bias"), jr.norms
+    every = chosen(jr.everything)
+    assert chosen(a & b) == chosen(a) & chosen(b) == {"LayerNorm_0/bias"}
+    assert chosen(a | b) == chosen(a) | chosen(b)
+    assert chosen(~a) == every - chosen(a)
+    assert chosen(~(a | b)) == chosen(~a & ~b) == {"embed", "dense/kernel"}
+
+
+def test_globs_and_functions_are_taken_as_selectors():
+    def matrix(path, leaf):
+        return leaf.ndim == 2
+
+    assert chosen(jr.where(matrix)) == chosen(jr.norms.__invert__() & matrix & "*") == {
+        "embed", "dense/kernel",
+    }  # fmt: skip
+    assert chosen(jr.biases | "embed") == {"dense/bias", "LayerNorm_0/bias", "embed"}
+
+
+def test_a_star_crosses_slashes_and_matching_is_by_case():
+    assert jr.path("*/kernel").matches("a/b/kernel", None)
+    assert not jr.path("*/kernel").matches("kernel", None)
+    assert not jr.path("Dense*").matches("dense/kernel", None)
+    assert jr.path("layers/[01]/*").matches("layers/1/kernel", None)
+
+
+def test_brackets_appear_where_they_are_needed():
+    a, b, c = jr.kernels, jr.biases, jr.path("x")
+    assert repr(a & b | c) == "kernels & biases | path('x')"
+    assert repr(a & (b | c)) == "kernels & (biases | path('x'))"
+    assert repr(~(a & b)) == "~(kernels & biases)"
+    assert repr(~a) == "~kernels"
+
+
+# --- masks ------------------------------------------------------------------------------------------
+
+
+def test_leaf_mask_reads_an_optax_mask():
+    mask = jax.tree.map(lambda x: x.ndim == 2, PARAMS)
+    assert chosen(jr.leaf_mask(mask)) == {"embed", "dense/kernel"}
+
+
+def test_a_mask_may_be_a_prefix_as_in_optax():
+    mask = {"embed": True, "dense": True, "LayerNorm_0": False}
+    assert chosen(jr.leaf_mask(mask)) == {"embed", "dense/kernel", "dense/bias"}
+    assert all(jr.leaf_mask(True).mask(PARAMS))
+    assert not jr.leaf_mask({"dense": True}).matches("dense_1/kernel", None)
+
+
+def test_masks_of_other_things_are_refused():
+    with pytest.raises(TypeError, match="leaf_mask: every leaf must be True or False; 'b' is not"):
+        jr.leaf_mask({"a": True, "b": 1})
+
+
+# --- identity: a selector is the static part of a penalty -------------------------------------------
+
+SAME = [
+    lambda: jr.kernels,
+    lambda: jr.path("*/kernel"),
+    lambda: jr.kernels & ~jr.path("head/*"),
+    lambda: jr.biases | jr.norms,
+    lambda: jr.leaf_mask({"a": True, "b": False}),
+    lambda: jr.where(len),
+]
+
+
+@pytest.mark.parametrize("make", SAME)
+def test_equal_selectors_are_equal_and_hash_alike(make):
+    assert make() == make()
+    assert hash(make()) == hash(make())
+
+
+def test_different_selectors_differ():
+    made = [make() for make in SAME]
+    assert len(set(made)) == len(made)
+    assert jr.path("a") != jr.path("b")
+    assert jr.kernels & jr.biases != jr.kernels | jr.biases
+
+
+def test_selectors_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        jr.path("a").pattern = "b"
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+def test_a_selector_that_matches_nothing_names_itself_and_the_nearest_paths():
+    with pytest.raises(
+        ValueError,
+        match=r"selector path\('dense/kernal'\) matches none of the 5 leaves.*\['dense/kernel'",
+    ):
+        jr.path("dense/kernal").mask(PARAMS)
+    with pytest.raises(ValueError, match=r"selector kernels & biases matches none of the 5"):
+        (jr.kernels & jr.biases).mask(PARAMS)
+
+
+@pytest.mark.parametrize(("bad", "shown"), [(None, "None"), ({"a": True}, "{'a': True}"), (3, "3")])
+def test_what_is_no_selector_is_refused_with_the_forms(bad, shown):
+    with pytest.raises(TypeError, match=f"expected a selector.*got {shown}.*jaxreg.leaf_mask"):
+        jr.l2(1.0).on(bad)
+
+
+def test_path_and_where_check_their_argument():
+    with pytest.raises(TypeError, match=r"path: `pattern` must be a string.*got 3"):
+        jr.path(3)
+    with pytest.raises(TypeError, match=r"where: `predicate` must be a function.*got 'a'"):
+        jr.where("a")
