@@ -109,21 +109,25 @@ def test_nonneg_is_the_constrained_minimiser(name):
     assert_minimal(found, lambda x: np.where(x < 0, np.inf, formula(x)), GRID)
 
 
-@pytest.mark.parametrize("name", ["mcp", "log_sum", "l_half", "l_two_thirds", "l0"])
-def test_of_two_minimisers_the_smaller_is_taken(name):
-    # The prox jumps somewhere: just below it returns 0.
+JUMPS = ["mcp", "scad", "scad_wide", "scad_narrow", "log_sum", "l_half", "l_two_thirds", "l0"]
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_the_prox_jumps_between_equals(name):
+    """Where it jumps both ends cost the same, and the smaller is returned at 0 itself."""
     make, formula = EVEN[name]
     low, high = 0.0, 8.0
     with jax.enable_x64(True):
         run = jax.jit(lambda x: make().prox(x, 5.0))
         for _ in range(60):
             middle = (low + high) / 2
-            low, high = (low, middle) if run(jnp.float64(middle)) > 0 else (middle, high)
+            far = run(jnp.float64(middle)) > 0.4 * middle
+            low, high = (low, middle) if far else (middle, high)
         below, above = float(run(jnp.float64(low))), float(run(jnp.float64(high)))
-    cost = lambda z, x: formula(z) + (z - x) ** 2 / 10
-    assert below == 0.0
-    assert above > 0.5
-    assert cost(above, high) == pytest.approx(cost(0.0, high), rel=1e-9)
+    cost = lambda z: formula(z) + (z - high) ** 2 / 10
+    assert above > below + 0.5
+    assert cost(above) == pytest.approx(cost(below), rel=1e-9)
+    assert (below == 0) == (name != "scad_wide")
 
 
 def test_reference_numbers():
