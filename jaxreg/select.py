@@ -21,7 +21,9 @@ from jaxreg import _tree
 __all__ = ["Selector", "biases", "everything", "kernels", "leaf_mask", "norms", "path", "where"]
 
 # The second factor of a low-rank adapter ends in _b as well, and is a matrix.
-_BIAS = re.compile(r"(?i)(?!.*lora_b$)(.*_)?((b|offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)")
+_BIAS = re.compile(
+    r"(?i)(?!.*lora_b$)(.*_)?((b|offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)"
+)
 _SCALE = re.compile(r"(?i)(scale|gamma|beta)")
 _NORM_LAYER = re.compile(
     r"(?i)(.*_)?((batch|layer|group|rms|instance)_?)?(norm|bn|ln)(_?\w)?(_?\d+)?"
