@@ -78,8 +78,22 @@ def steps(metric: Metric, state: PyTree, params: PyTree, learning_rate: ArrayLik
     made = []
     for gain, *rest, moment in zip(*metric, second_moments(state, params)):
         step = gain * learning_rate
-        made.append(step if moment is None else step / moment.denominator(*rest))
+        if moment is not None:
+            step = step / _where_seen(moment.denominator(*rest), moment.value > 0)
+        made.append(step)
     return made
+
+
+def _where_seen(denominator: Array, seen: Array) -> Array:
+    """The denominator, and the leaf's mean where no gradient has been seen; before any, 1.
+
+    There it would be eps, and a step of lr / eps would wipe out at once what only has not been in
+    a batch yet, or sits below a head that starts from 0. Where a fixed point is does not depend on
+    it: without gradient the optimizer does not move.
+    """
+    count = jnp.sum(seen)
+    mean = jnp.sum(jnp.where(seen, denominator, 0)) / jnp.maximum(count, 1)
+    return jnp.where(seen, denominator, jnp.where(count > 0, mean, 1))
 
 
 def second_moments(state: PyTree, params: PyTree) -> list[Moment | None]:

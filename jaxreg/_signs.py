@@ -21,7 +21,8 @@ from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
 _MOST = 1_000_000  # numbers in all, up to which real shapes are tried
-_ROUNDING = 1e-5
+# How much of a drift must be decay before its sign is believed.
+_SHARE = 0.05
 
 
 def check_direction(owner: str, direction: optax.GradientTransformation, params: PyTree) -> None:
@@ -55,7 +56,8 @@ def check_coupling(
 
     With gradients of 0 all that is left is the decay. It is read at +p and -p, for a small and a
     large p: half the difference must point down the penalty, or, where the penalty does not look,
-    towards 0. Noise, momentum and pulls to a centre cancel in the difference.
+    towards 0. Noise, momentum and pulls to a centre cancel in the difference; where they outweigh
+    it by far, nothing is said.
 
     Args:
       optimizer: the whole chain.
@@ -95,7 +97,7 @@ def _grows_at(asked: _probe.Bench, state: PyTree, penalty: Penalty, at: Array) -
     slope = slopes[0] - slopes[1]
     up = jnp.where(slope == 0, at, slope)
     along = (forth - back) * up
-    return along > _ROUNDING * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
+    return along > _SHARE * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
 
 
 def _drift(asked: _probe.Bench, state: PyTree, gradient: float, at: ArrayLike) -> Array:

@@ -172,6 +172,7 @@ def proximal(
         s = gain * lr                                  after SGD
 
     entry by entry, with vhat out of the optimizer's new state and gain 1/(1 - m) under momentum m.
+    An entry that has had no gradient yet takes the mean denominator of its leaf, not 1/eps.
     What is not in the state is measured once in `init` by asking the optimizer. Soft-thresholding
     by lr * lam alone after Adam ends somewhere else: on a lasso of 8 coefficients, 4 of them zero
     (tests/test_transform.py), 0.45 away from it without one zero, at any learning rate; this one
@@ -288,6 +289,11 @@ def _check_penalty(owner: str, penalty: Any) -> None:
             f"{owner}: `penalty` must be a penalty such as jaxreg.l2(1e-4), or a function "
             f"count -> penalty, got {penalty!r}."
         )
+    if getattr(penalty, "__module__", "").startswith("jaxreg.") and not isinstance(
+        penalty, Penalty
+    ):
+        # Else l2 itself would pass for the schedule lam = count.
+        raise TypeError(f"{owner}: `penalty` is the function {penalty!r}; call it with a strength.")
 
 
 def _check_optimizer(owner: str, name: str, optimizer: Any) -> None:

@@ -134,6 +134,16 @@ UNKNOWN = {
         "AddNoiseState",
     ),
     "block norm": (optax.chain(optax.scale_by_param_block_rms(), optax.sgd(1e-3)), "states: none"),
+    "clipped update": (
+        optax.chain(optax.scale_by_adam(), optax.clip(0.5), optax.scale(-1e-3)),
+        "ScaleByAdamState",
+    ),
+    "deaf to small ones": (
+        optax.chain(
+            optax.stateless_with_tree_map(lambda g, _: g * (abs(g) > 1e-8)), optax.sgd(0.1)
+        ),
+        "states: none",
+    ),
     "momentum twice": (optax.chain(optax.trace(0.9), optax.adam(1e-3)), "TraceState"),
 }
 

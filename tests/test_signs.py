@@ -54,8 +54,20 @@ RIGHT = {
         jr.l1(0.1, center=3.0),
     ),
     "noise": before(optax.noisy_sgd(1.0, key=jax.random.key(0)), jr.l2(1e-9)),
+    "noise, normalised": before(
+        optax.chain(
+            optax.add_noise(1.0, 0.5, key=jax.random.key(0)),
+            optax.normalize_by_update_norm(),
+            optax.sgd(0.3),
+        ),
+        jr.l2(1e-3),
+    ),
     "trust ratios": (optax.lamb(1e-3, weight_decay=0.1), REG),
     "projection": (optax.chain(optax.adam(1e-3), optax.keep_params_nonnegative()), REG),
+    "unit length": (
+        optax.stateless(lambda updates, params: jax.tree.map(lambda p: jnp.sign(p) - p, params)),
+        jr.Zero(),
+    ),
     "still": (optax.set_to_zero(), REG),
     "needs more arguments": (optax.polyak_sgd(), REG),
     "arrays of strengths": before(optax.adam(1e-3), ARRAY),

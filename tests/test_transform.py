@@ -71,7 +71,7 @@ def test_under_plain_sgd_all_couplings_of_l2_are_one():
     explicit = run(optax.sgd(lr), PARAMS, loss=lambda p: objective(p, jr.l2(lam)), every=True)
     for path in paths.values():
         assert_close(path, explicit, rtol=1e-4, atol=1e-6)
-    assert_same_bits(paths["added"], paths["optax"])
+    assert_close(paths["added"], paths["optax"], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("optimizer", [optax.adam(0.05), optax.sgd(0.05, 0.9), optax.lion(1e-3)])
@@ -85,7 +85,8 @@ def test_added_gradient_is_the_optimizer_on_the_objective(optimizer):
 @pytest.mark.parametrize("lr", [0.05, WARMUP], ids=["number", "schedule"])
 def test_decoupled_l2_over_adam_is_adamw(lr):
     ours = run(jr.decoupled(optax.scale_by_adam(), jr.l2(0.3), lr), PARAMS, every=True)
-    assert_same_bits(ours, run(optax.adamw(lr, weight_decay=0.3), PARAMS, every=True))
+    theirs = run(optax.adamw(lr, weight_decay=0.3), PARAMS, every=True)
+    assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
 def test_l2_selected_is_optax_with_a_mask():
@@ -94,8 +95,24 @@ def test_l2_selected_is_optax_with_a_mask():
     theirs = optax.chain(optax.add_decayed_weights(0.3, mask), optax.adam(0.05))
     masked = optax.chain(optax.masked(jr.add_penalty_gradient(jr.l2(0.3)), mask), optax.adam(0.05))
     expected = run(theirs, PARAMS)
-    assert_same_bits(run(ours, PARAMS), expected)
-    assert_same_bits(run(masked, PARAMS), expected)
+    assert_close(run(ours, PARAMS), expected, rtol=1e-5, atol=1e-6)
+    assert_close(run(masked, PARAMS), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("lam", [0.3, 1e-4, 7.0])
+def test_one_update_of_l2_is_optax_s_to_the_bit(lam):
+    """Outside of jit, where XLA fuses nothing differently."""
+    params, grads = {"w": X32, "b": Y32}, {"w": X32[::-1], "b": jnp.square(Y32)}
+    pairs = [
+        (jr.add_penalty_gradient(jr.l2(lam)), optax.add_decayed_weights(lam)),
+        (
+            jr.decoupled(optax.scale_by_adam(), jr.l2(lam), 1e-3),
+            optax.adamw(1e-3, weight_decay=lam),
+        ),
+    ]
+    for ours, theirs in pairs:
+        a, b = (tx.update(grads, tx.init(params), params)[0] for tx in (ours, theirs))
+        assert_same_bits(a, b)
 
 
 SGD_STATE = jr.proximal(optax.sgd(0.25), jr.l1(1.0), 0.25).init(jnp.zeros(4))
@@ -241,15 +258,29 @@ def test_learning_rate_schedules_move_the_threshold_along(lr):
     np.testing.assert_array_equal(w == 0, lasso() == 0)
 
 
+def test_what_has_had_no_gradient_shrinks_with_its_leaf_and_is_not_wiped_out():
+    tx = jr.proximal(optax.adam(0.01), jr.l1(0.1), 0.01)
+    params = {"unseen": jnp.ones(3), "mixed": jnp.array([1.0, 1.0, 1.0])}
+    grads = {"unseen": jnp.zeros(3), "mixed": jnp.array([0.5, 0.25, 0.0])}
+    updates, _ = tx.update(grads, tx.init(params), params)
+    np.testing.assert_allclose(updates["unseen"], -0.01 * 0.1, rtol=1e-4)
+    expected = -0.01 * np.array([1 + 0.1 / 0.5, 1 + 0.1 / 0.25, 0.1 / 0.375])
+    np.testing.assert_allclose(updates["mixed"], expected, rtol=1e-4)
+    dead = X32.at[:, 2].set(0.0)  # a feature that never varies still ends at exactly 0
+    w = run(tx, jnp.ones(D), 3000, lambda w: 0.5 * jnp.mean((dead @ w - Y32) ** 2))
+    assert w[2] == 0
+
+
 # Leaves, partitions, dtypes.
 
 
-def test_untouched_leaves_are_the_plain_optimizer_s_bits():
-    zeroed = jr.l1(1e3).on(jr.kernels)
-    ours = run(jr.proximal(optax.adam(0.05), zeroed, 0.05), PARAMS, 1)
-    plain = run(optax.adam(0.05), PARAMS, 1)
-    assert_same_bits(ours["bias"], plain["bias"])
-    assert not ours["kernel"].any()
+def test_untouched_leaves_get_the_plain_optimizer_s_bits():
+    params = {"kernel": jnp.ones(3), "bias": jnp.array([1e3])}
+    grads = jax.tree.map(jnp.ones_like, params)
+    plain, tx = optax.adam(0.05), jr.proximal(optax.adam(0.05), jr.l1(1e3).on(jr.kernels), 0.05)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    assert_same_bits(updates["bias"], plain.update(grads, plain.init(params))[0]["bias"])
+    assert not optax.apply_updates(params, updates)["kernel"].any()
 
 
 def test_inside_partition_and_around_it():
@@ -323,7 +354,7 @@ def test_a_schedule_of_the_strength_is_the_penalty_at_each_count():
 def test_a_constant_schedule_is_the_penalty(make):
     inner = optax.scale_by_adam() if make is jr.decoupled else optax.adam(0.05)
     constant = run(make(inner, lambda count: jr.l1(0.3), 0.05), PARAMS, 50)
-    assert_same_bits(constant, run(make(inner, jr.l1(0.3), 0.05), PARAMS, 50))
+    assert_close(constant, run(make(inner, jr.l1(0.3), 0.05), PARAMS, 50), rtol=1e-6, atol=1e-7)
 
 
 COUPLINGS = {
@@ -356,6 +387,12 @@ def test_a_lane_with_rate_zero_stays_where_it_is():
     lanes = jax.vmap(fit)(jnp.array([0.0, 0.01]))
     assert_same_bits(lanes[0], PARAMS["kernel"])
     assert np.isfinite(lanes).all()
+
+
+def test_without_a_penalty_any_optimizer_is_itself():
+    for optimizer in (optax.lion(0.01), optax.adam(0.05)):
+        ours = run(jr.proximal(optimizer, jr.Zero(), 0.05), PARAMS, 20)
+        assert_close(ours, run(optimizer, PARAMS, 20), rtol=1e-6)
 
 
 # Bad input.
