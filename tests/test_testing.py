@@ -236,8 +236,17 @@ class WideDtype(Square):
         return jax.tree.map(wide, super().prox(params, step))
 
 
-class NarrowSum(Square):
+class NarrowSum(jr.LeafPenalty):
     """The sum of a bfloat16 leaf, taken in bfloat16."""
+
+    lam: float
+    smooth, convex = True, True
+
+    def leaf_value(self, x):
+        raise NotImplementedError
+
+    def leaf_prox(self, x, step):
+        return x / (1 + step * self.lam)
 
     def __call__(self, params):
         sums = [jnp.sum(x**2) for x in jax.tree.leaves(params)]

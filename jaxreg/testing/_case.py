@@ -155,8 +155,12 @@ def values(layout: Layout, penalty: Penalty, points: np.ndarray) -> np.ndarray:
 
 
 def spread_out(n: int) -> np.ndarray:
-    """Numbers in (0, 1) [n] that are all different: fractional parts of multiples of the golden."""
-    return np.mod(0.137 + 0.6180339887498949 * np.arange(n), 1.0)
+    """Numbers in (0, 1) [n], well apart from each other and in no order.
+
+    Multiples of the golden ratio modulo 1, shuffled: in order they would make matrices of low rank.
+    """
+    golden = np.mod(0.137 + 0.6180339887498949 * np.arange(n), 1.0)
+    return golden[np.random.default_rng(0).permutation(n)]
 
 
 class Case:
