@@ -1,10 +1,12 @@
-"""What the operators share: a dtype check, and a norm that neither over- nor underflows."""
+"""What the operators share: dtypes, and a norm that neither over- nor underflows."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
+
+from jaxreg.prox._groups import Axes, largest, spread, total
 
 
 def floating(name: str, x: ArrayLike) -> Array:
@@ -17,12 +19,26 @@ def floating(name: str, x: ArrayLike) -> Array:
     return x
 
 
-def scaled_norm(x: Array, axis) -> Array:
-    """Euclidean norm with keepdims that neither over- nor underflows on huge or tiny entries."""
-    if x.size == 0:
-        return jnp.sqrt(jnp.sum(x * x, axis, keepdims=True))
-    top = jnp.max(jnp.abs(x), axis, keepdims=True)
-    top = lax.stop_gradient(jnp.where((top > 0) & jnp.isfinite(top), top, 1))
-    square = jnp.sum((x / top) ** 2, axis, keepdims=True)
+def wide(x: ArrayLike) -> Array:
+    """`x` in the dtype that sums are taken in: its own, and float32 at least."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def scaled_norm(x: Array, axis: Axes) -> Array:
+    """Euclidean norm per group, as `total` shapes it, that neither over- nor underflows."""
+    top = scale(x, axis)
+    return norm(x / spread(top, axis, x), axis) * top
+
+
+def scale(x: Array, axis: Axes) -> Array:
+    """The largest size per group, a constant to derivatives; 1 where it is 0 or not finite."""
+    top = largest(jnp.abs(x), axis)
+    return lax.stop_gradient(jnp.where((top > 0) & jnp.isfinite(top), top, 1))
+
+
+def norm(x: Array, axis: Axes) -> Array:
+    """Euclidean norm per group of entries of ordinary size."""
+    square = total(x**2, axis)
     # The input of the square root is guarded, so the derivative at a zero group is finite.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0) * top
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)

@@ -6,20 +6,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxreg.prox._common import floating, scaled_norm
+from jaxreg.prox._common import floating, norm, scale, scaled_norm
+from jaxreg.prox._groups import Axes, largest, spread, total
 
 __all__ = ["group_soft_threshold", "group_soft_threshold_metric"]
 
 
-def group_soft_threshold(
-    x: ArrayLike, threshold: ArrayLike, axis: tuple[int, ...] | int | None = None
-) -> Array:
+def group_soft_threshold(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) -> Array:
     """Shrink each group's Euclidean norm: x * max(1 - threshold / |x|_2, 0).
 
     Args:
       x: any shape, floating.
-      threshold: scalar or broadcastable to the norms taken with keepdims, >= 0. Units of `x`.
-      axis: the axes a group extends over; None makes all of `x` one group.
+      threshold: scalar or broadcastable to the norms taken with keepdims ([G] with labels), >= 0.
+        Units of `x`.
+      axis: the axes a group extends over; None makes all of `x` one group. Groups of unequal size
+        are given as `Labels`.
 
     Returns:
       Array of the shape and dtype of `x`; a group with norm <= threshold is exactly 0.
@@ -32,14 +33,16 @@ def group_soft_threshold(
     [[2.4..., 3.2...], [0.0, 0.0]]
     """
     x = floating("group_soft_threshold", x)
-    norm = scaled_norm(x, axis)
+    # In units of the largest entry: the derivative of a quotient squares what it divides by.
+    top = scale(x, axis)
+    size = norm(x / spread(top, axis, x), axis)
     # A zero group divides by one instead of zero: 0/0 would make it NaN at threshold 0.
-    factor = jnp.maximum(norm - threshold, 0) / jnp.where(norm == 0, 1, norm)
-    return (x * factor).astype(x.dtype)
+    factor = jnp.maximum(size - threshold / top, 0) / jnp.where(size == 0, 1, size)
+    return (x * spread(factor, axis, x)).astype(x.dtype)
 
 
 def group_soft_threshold_metric(
-    x: ArrayLike, step: ArrayLike, lam: ArrayLike, axis: tuple[int, ...] | int | None = None
+    x: ArrayLike, step: ArrayLike, lam: ArrayLike, axis: Axes = None
 ) -> Array:
     """The group prox in a diagonal metric: argmin_z lam*|z|_2 + sum (z - x)^2 / (2 step).
 
@@ -50,8 +53,8 @@ def group_soft_threshold_metric(
     Args:
       x: any shape, floating.
       step: broadcastable to `x`, >= 0: one step per coordinate.
-      lam: scalar or broadcastable to the norms taken with keepdims, >= 0.
-      axis: the axes a group extends over; None makes all of `x` one group.
+      lam: scalar or broadcastable to the norms taken with keepdims ([G] with labels), >= 0.
+      axis: the axes a group extends over, or `Labels`; None makes all of `x` one group.
 
     Returns:
       Array of the shape and dtype of `x`.
@@ -73,14 +76,16 @@ def group_soft_threshold_metric(
     held = jnp.where(x == 0, 0, jnp.inf)
     dual = scaled_norm(jnp.where(step > 0, x / jnp.where(step > 0, step, 1), held), axis)
     alive = dual > lam
-    t = step * lam
-    nu = _secular_root(x, t, alive, axis)
+    # In units of the largest entry: the derivative of a quotient squares what it divides by.
+    top = spread(scale(x, axis), axis, x)
+    t = step * spread(lam, axis, x) / top
+    nu = spread(_secular_root(x / top, t, alive, axis), axis, x)
     factor = nu / jnp.where(nu + t > 0, nu + t, 1)
-    return jnp.where(alive, x * factor, 0).astype(x.dtype)
+    return jnp.where(spread(alive, axis, x), x * factor, 0).astype(x.dtype)
 
 
-def _secular_root(x: Array, t: Array, alive: Array, axis: tuple[int, ...] | int | None) -> Array:
-    """nu >= 0 with |x / (nu + t)|_2 = 1 for the groups that are `alive`, with keepdims.
+def _secular_root(x: Array, t: Array, alive: Array, axis: Axes) -> Array:
+    """nu >= 0 with |x / (nu + t)|_2 = 1 for the groups that are `alive`, one per group.
 
     Newton on the reciprocal norm, which is concave, rises monotonically from the left. No ratio
     exceeds 1 from max(|x| - t) on, so nothing overflows; with entries and steps spread over sixteen
@@ -88,17 +93,17 @@ def _secular_root(x: Array, t: Array, alive: Array, axis: tuple[int, ...] | int 
     """
 
     def rise(nu, x, t):
-        gap = jnp.where(nu + t > 0, nu + t, 1)
+        gap = spread(nu, axis, x) + t
+        gap = jnp.where(gap > 0, gap, 1)
         ratio = x / gap
-        square = jnp.sum(ratio**2, axis, keepdims=True)
-        cube = jnp.sum(ratio**2 / gap, axis, keepdims=True)
+        square, cube = total(ratio**2, axis), total(ratio**2 / gap, axis)
         square, cube = (jnp.where(alive & (cube > 0), s, 1) for s in (square, cube))
         return square * (jnp.sqrt(square) - 1) / cube
 
     still_x, still_t = lax.stop_gradient((x, t))
     low = jnp.maximum(
-        jnp.max(jnp.abs(still_x) - still_t, axis, keepdims=True),
-        scaled_norm(still_x, axis) - jnp.max(still_t, axis, keepdims=True),
+        largest(jnp.abs(still_x) - still_t, axis),
+        scaled_norm(still_x, axis) - largest(still_t, axis),
     )
     low = jnp.maximum(low, 0)
     nu = lax.fori_loop(0, 16, lambda _, nu: jnp.maximum(nu + rise(nu, still_x, still_t), low), low)
