@@ -22,6 +22,7 @@ from jaxreg._table import Column, Table
 from jaxreg._tree import PyTree
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalty import Around, On, Penalty, Scaled
+from jaxreg.penalty.combine import _Wrapper
 
 __all__ = ["tabulate"]
 
@@ -162,18 +163,18 @@ def _term_hits(number: int, term: Penalty, params: PyTree) -> Iterator[tuple[int
 def _strength(term: Penalty, alone: PyTree) -> tuple[Any, str]:
     """The strength of a term on the one leaf of `alone`, and all its strengths as text."""
     factor = None
-    while isinstance(term, (On, Around, Scaled)):
+    while isinstance(term, _Wrapper):
         if isinstance(term, Scaled):
             factor = term.factor if factor is None else factor * term.factor
-        term = term.penalty
+        term = term.inner
+    if isinstance(term, LeafPenalty):
+        # As it is on this leaf: prefixes, and centres that lack leaves, are resolved.
+        ((_, _, term),) = term._leaves(alone)
     fields = {
         f.name: getattr(term, f.name)
         for f in dataclasses.fields(term)  # pyright: ignore[reportArgumentType]
         if not f.metadata.get("static") and getattr(term, f.name) is not None
     }
-    if isinstance(term, LeafPenalty):
-        owner = term.label
-        fields = {k: _tree.prefix_leaves(v, alone, owner, k)[0] for k, v in fields.items()}
     if factor is not None and "lam" in fields:
         fields["lam"] = jax.tree.map(lambda x: factor * x, fields["lam"])
     elif factor is not None:

@@ -136,7 +136,7 @@ def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     out = capsys.readouterr().out
-    for words in ("examples:", "LOW:HIGH:COUNT", "default 1e-6:1:25", "exact zeros", "runs/DATA"):
+    for words in ("examples:", "LOW:HIGH:COUNT", "default 1e-5:1e-1:16", "exact zeros", "runs/DATA"):
         assert words in out
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -316,8 +316,8 @@ def test_proximal_gradient_ends_at_a_certified_point(name):
         step = 0.9 / jnp.linalg.norm(A, 2) ** 2
         move = lambda _, w: reg.prox(w - step * jax.grad(loss)(w), step)
         w = jax.lax.fori_loop(0, 2000, move, jnp.ones(6))
-        distance = reg.subdiff_distance(w, jax.grad(loss)(w))
-        elsewhere = reg.subdiff_distance(jnp.ones(6), jax.grad(loss)(jnp.ones(6)))
+        distance = float(reg.subdiff_distance(w, jax.grad(loss)(w)))
+        elsewhere = float(reg.subdiff_distance(jnp.ones(6), jax.grad(loss)(jnp.ones(6))))
     assert distance < 1e-7
     assert elsewhere > 1e-2
     assert (np.asarray(w) >= 0).all()

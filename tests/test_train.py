@@ -314,7 +314,11 @@ def test_decay_after_adam_is_caught_before_training():
         (X, TypeError, "tuple of arrays"),
         ((X, Y[:-1]), ValueError, r"same number of rows.*data\[1\]': 23"),
         ((X[:0], Y[:0]), ValueError, "at least 1"),
-        ((np.where(X == X[3, 1], np.nan, X), Y), ValueError, r"`data\[0\]` has NaN in 1 of 24 .* row 3"),
+        (
+            (np.where(X == X[3, 1], np.nan, X), Y),
+            ValueError,
+            r"`data\[0\]` has NaN in 1 of 24 .* row 3",
+        ),
     ],
 )
 def test_bad_data(data, error, match):

@@ -37,7 +37,7 @@ class Settings:
     coupling: str = "auto"
     optimizer: str = "adam"
     lr: float = 1e-3
-    lams: str = "1e-6:1:25"
+    lams: str = "1e-5:1e-1:16"
     folds: int = 5
     seeds: int = 3
     refits: int = 10

@@ -1,15 +1,27 @@
 """The catalogue of penalties, one family a file; public as `jaxreg.NAME`."""
 
 from jaxreg.penalties.bounds import box, nonneg
+from jaxreg.penalties.constraints import (
+    cardinality,
+    l1_ball,
+    l2_ball,
+    linf_ball,
+    max_norm,
+    simplex,
+    unit_norm,
+)
 from jaxreg.penalties.elementwise import elastic_net, huber, l1, l2
 from jaxreg.penalties.folded import mcp, scad
+from jaxreg.penalties.matrix import log_det, nuclear, orthogonal, spectral_norm
 from jaxreg.penalties.nonconvex import l0, l1_minus_l2, l_half, l_two_thirds, log_sum
 from jaxreg.penalties.reference import adaptive_weights, ewc, fisher_diagonal, l2_sp
+from jaxreg.penalties.spectral import low_rank, spectral_ball
 from jaxreg.penalties.structured import group_lasso
 
 __all__ = [
     "adaptive_weights",
     "box",
+    "cardinality",
     "elastic_net",
     "ewc",
     "fisher_diagonal",
@@ -17,13 +29,25 @@ __all__ = [
     "huber",
     "l0",
     "l1",
+    "l1_ball",
     "l1_minus_l2",
     "l2",
+    "l2_ball",
     "l2_sp",
     "l_half",
     "l_two_thirds",
+    "linf_ball",
+    "log_det",
     "log_sum",
+    "low_rank",
+    "max_norm",
     "mcp",
     "nonneg",
+    "nuclear",
+    "orthogonal",
     "scad",
+    "simplex",
+    "spectral_ball",
+    "spectral_norm",
+    "unit_norm",
 ]
