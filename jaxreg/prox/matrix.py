@@ -200,9 +200,8 @@ def _quartic(s: Array, threshold: Array) -> Array:
     cubic = jnp.where(c > 0, jnp.cbrt(still_size) / jnp.cbrt(double), jnp.inf)
     line = jnp.where(linear > 0, still_size / jnp.where(linear > 0, linear, 1), jnp.inf)
     edge = jnp.where(linear < 0, jnp.sqrt(jnp.where(linear < 0, -linear / double, 1)), 0)
-    z = jax.lax.stop_gradient(jnp.where(linear > 0, jnp.minimum(cubic, line), edge + cubic))
-    for _ in range(8):
-        z = newton(z, still_c, still_size)
+    start = jax.lax.stop_gradient(jnp.where(linear > 0, jnp.minimum(cubic, line), edge + cubic))
+    z = jax.lax.fori_loop(0, 8, lambda _, z: newton(z, still_c, still_size), start)
     # One step more carries the derivative of the implicit function.
     return jnp.where(s < 0, -1, 1) * newton(jax.lax.stop_gradient(z), c, size)
 
