@@ -25,8 +25,8 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
+from jaxreg.coupling import check_coupling
 from jaxreg.penalty import Penalty
-from jaxreg.transform import check_coupling
 
 __all__ = ["TrainState", "Trainer"]
 
@@ -133,7 +133,7 @@ class Trainer:
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, model_state), value
 
-    def evaluate(self, state: TrainState, data: tuple, weights: Array | None = None) -> dict:
+    def evaluate(self, state: TrainState, data: tuple, weights: ArrayLike | None = None) -> dict:
         """Weighted means over the rows of `data` of the evaluation loss and every metric.
 
         Args:
@@ -173,8 +173,8 @@ class Trainer:
         penalty: Penalty,
         data: tuple,
         stream: BatchStream,
-        first: ArrayLike,
-        n: ArrayLike,
+        first: int | Array,
+        n: int | Array,
     ) -> TrainState:
         """The steps first, …, first + n - 1 on the batches of `stream`; both may be traced.
 
@@ -232,7 +232,8 @@ class Trainer:
         check_coupling(self.optimizer(penalty), penalty, params)
 
 
-class BatchStream(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class BatchStream:
     """The endless stream of minibatches of one (fold, seed): a function of the step alone.
 
     Each epoch is a fresh permutation of the fold's training rows, cut into whole batches; what does
@@ -242,13 +243,13 @@ class BatchStream(NamedTuple):
     """
 
     rows: Array
-    count: ArrayLike
+    count: int | Array
     key: Array
     batch_size: int | None
     ahead: int
     fewest: int
 
-    def batches(self, data: tuple, first: ArrayLike) -> Callable[[ArrayLike], tuple]:
+    def batches(self, data: tuple, first: int | Array) -> Callable[[Any], tuple]:
         """A function i -> the batch of step first + i, for 0 <= i < ahead."""
         if self.batch_size is None:
             whole = jax.tree.map(lambda a: a[self.rows], data)
@@ -256,15 +257,15 @@ class BatchStream(NamedTuple):
         order = self._order(first)
         return lambda i: jax.tree.map(lambda a: a[order[i]], data)
 
-    def _order(self, first: ArrayLike) -> Array:
+    def _order(self, first: int | Array) -> Array:
         """Row numbers [ahead, batch_size] of the steps first, first + 1, …"""
         size = self.batch_size or 1
         per_epoch = self.count // size
-        steps = first + jnp.arange(self.ahead)
+        steps = jnp.asarray(first) + jnp.arange(self.ahead)
         n_epochs = self.ahead // (self.fewest // size) + 2
-        epochs = jax.vmap(self._epoch)(first // per_epoch + jnp.arange(n_epochs))
+        epochs = jax.vmap(self._epoch)(steps[0] // per_epoch + jnp.arange(n_epochs))
         column = (steps % per_epoch)[:, None] * size + jnp.arange(size)
-        return epochs[(steps // per_epoch - first // per_epoch)[:, None], column]
+        return epochs[(steps // per_epoch - steps[0] // per_epoch)[:, None], column]
 
     def _epoch(self, epoch: Array) -> Array:
         """A random order of the real rows, the padding last."""
@@ -272,7 +273,7 @@ class BatchStream(NamedTuple):
         padded = jnp.arange(len(self.rows)) >= self.count
         return self.rows[jnp.argsort(jnp.where(padded, 2.0, draw))]
 
-    def noise_key(self, step: ArrayLike) -> Array:
+    def noise_key(self, step: int | Array) -> Array:
         """The key a stochastic loss gets at this step."""
         return jax.random.fold_in(self.key, 2 * step + 1)
 

@@ -207,7 +207,7 @@ trainer = jr.Trainer(
 )
 grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-7, 0, 22))
 result = jr.sweep(trainer, grid, (x1, y1), folds=5, seeds=2, steps=3000, key=key)
-result.plot();
+display = result.plot()
 
 # %% [markdown]
 # To the left the net follows the noise: training error low, validation error high. To the right it cannot
@@ -221,6 +221,7 @@ print(f"validation loss: {best.mean:.4f} ± {best.stderr:.4f} at λ = {best.coor
 print(f"                 {careful.mean:.4f} at λ = {careful.coords['lam']:.1e} (1se)")
 print(f"                 {weakest:.4f} at λ = {grid.coords['lam'][0]:.1e} (the weakest)")
 assert best.mean < weakest
+
 
 # %%
 def refit(lam):
@@ -242,6 +243,7 @@ figure.tight_layout()
 #
 # **One: 2λθ for the gradient of (λ/2)Σθ².** The half is there to cancel the 2. A hand-written gradient
 # that forgets it trains with twice the λ that it reports.
+
 
 # %%
 def descend(grad_fn, steps=4000, lr=0.3):

@@ -28,9 +28,10 @@ def run(tmp_path_factory):
 def fails(capsys, *argv):
     """The message of a command that must fail with status 2 and no traceback."""
     try:
-        assert main(list(argv)) == 2
+        status = main(list(argv))
     except SystemExit as error:  # argparse's own
-        assert error.code == 2
+        status = error.code
+    assert status == 2
     err = capsys.readouterr().err
     assert "Traceback" not in err
     return err
@@ -136,7 +137,13 @@ def test_help_is_worth_reading(capsys):
     with pytest.raises(SystemExit):
         main(["sweep", "--help"])
     out = capsys.readouterr().out
-    for words in ("examples:", "LOW:HIGH:COUNT", "default 1e-5:1e-1:16", "exact zeros", "runs/DATA"):
+    for words in (
+        "examples:",
+        "LOW:HIGH:COUNT",
+        "default 1e-5:1e-1:16",
+        "exact zeros",
+        "runs/DATA",
+    ):
         assert words in out
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -16,18 +16,17 @@ ROOT = Path(jaxreg.__file__).parent
 
 # A module imports from lower layers and from its own folder. A new one gets its line here.
 LAYERS = {
-    "prox": 0, "_table": 0, "_axes": 0, "_convolution": 0,
+    "prox": 0, "_convolution": 0,
     "_tree": 1,
-    "select": 2, "_check": 2, "_archive": 2, "_probe": 2,
-    "penalty": 3, "_metric": 3,
-    "leaf": 4, "_measure": 4, "_summary": 4,
+    "select": 2, "_check": 2,
+    "penalty": 3,
+    "leaf": 4,
     "penalties": 5, "objective": 5,
-    "_signs": 6, "report": 6, "plot": 6,
-    "transform": 7,
-    "train": 8, "result": 8,
-    "sweeps": 9,
-    "jaxreg": 10,
-    "testing": 11, "cli": 11,
+    "convert": 6, "coupling": 6, "report": 6,
+    "train": 7, "results": 7,
+    "sweeps": 8,
+    "jaxreg": 9,
+    "testing": 10, "cli": 10,
 }  # fmt: skip
 
 HEAVY = ("flax", "orbax", "matplotlib", "sklearn", "pandas", "rich", "hypothesis", "torch")

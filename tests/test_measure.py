@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxreg as jr
-from jaxreg._measure import measure
+from jaxreg.coupling.measure import measure
 
 PARAMS = {"b": jnp.zeros(4), "w": jnp.ones((3, 4))}
 COSINE = optax.cosine_decay_schedule(0.1, 1000)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import jaxreg as jr
-from jaxreg._axes import place
-from jaxreg.plot import LearningCurvesDisplay, ValidationCurveDisplay, learning_curves
+from jaxreg.results.axes import place
+from jaxreg.results.plot import LearningCurvesDisplay, ValidationCurveDisplay, learning_curves
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import jaxreg as jr
-from jaxreg._table import Column, Table
+from jaxreg.report.table import Column, Table
 
 PARAMS = {
     "dense": {"kernel": jnp.array([[3.0, -4.0], [0.0, 0.0]]), "bias": jnp.array([1.0, 2.0])},

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxreg as jr
-from jaxreg import _archive
+from jaxreg.results import archive
 
 LAMS = np.array([0.01, 0.1, 1.0, 10.0], np.float32)
 K, F, S, T = 4, 3, 2, 5
@@ -455,7 +455,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypa
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(_archive.os, "replace", fail)
+    monkeypatch.setattr(archive.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         make(VALUES + 1).save(path, overwrite=True)
     assert path.read_bytes() == before
@@ -487,7 +487,7 @@ def test_a_flipped_bit_and_a_cut_file_are_found(tmp_path):
 
 
 def test_a_newer_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(_archive, "_VERSION", 99)
+    monkeypatch.setattr(archive, "_VERSION", 99)
     path = make(VALUES).save(tmp_path / "run")
     monkeypatch.undo()
     with pytest.raises(ValueError, match="format version 99; this jaxreg reads up to 1"):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxreg as jr
-from jaxreg.transform import check_coupling
+from jaxreg.coupling import check_coupling
 
 SHAPES = jax.eval_shape(lambda: {"b": jnp.zeros(4), "w": jnp.zeros((3, 4))})
 WARMUP = optax.warmup_cosine_decay_schedule(0.0, 0.1, 100, 1000)

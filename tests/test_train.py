@@ -315,7 +315,7 @@ def test_decay_after_adam_is_caught_before_training():
         ((X, Y[:-1]), ValueError, r"same number of rows.*data\[1\]': 23"),
         ((X[:0], Y[:0]), ValueError, "at least 1"),
         (
-            (np.where(X == X[3, 1], np.nan, X), Y),
+            (np.where(X[3, 1] == X, np.nan, X), Y),
             ValueError,
             r"`data\[0\]` has NaN in 1 of 24 .* row 3",
         ),

@@ -92,7 +92,7 @@ def prepare(settings: Settings) -> Job:
     train, test = datasets.split(dataset, rows, settings.seed)
     if not dataset.image_shape:
         mean, scale = datasets.standardizer(train[0])
-        train, test = (((x - mean) / scale, y) for x, y in (train, test))
+        train, test = ((train[0] - mean) / scale, train[1]), ((test[0] - mean) / scale, test[1])
     if dataset.task == "regression":
         # In its own standard deviations: else the first thousand steps go into reaching its mean.
         mean, scale = datasets.standardizer(train[1])
@@ -102,7 +102,7 @@ def prepare(settings: Settings) -> Job:
         model.init, model.loss, _optimizer(settings, grid[0]), metrics=model.metrics
     )
     trainer.check(grid[0], jax.random.key(settings.seed))
-    return Job(settings, dataset, tuple(train), tuple(test), trainer, grid)
+    return Job(settings, dataset, train, test, trainer, grid)
 
 
 def _optimizer(s: Settings, penalty: jr.Penalty) -> Callable:

@@ -11,7 +11,7 @@ import jax
 import jaxreg as jr
 from jaxreg.cli.job import Job, Outcome
 from jaxreg.cli.settings import Settings
-from jaxreg._table import Column, Table
+from jaxreg.report.table import Column, Table
 
 __all__ = ["claim", "describe", "penalised", "release", "simple_table", "test_table", "write"]
 

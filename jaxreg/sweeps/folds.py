@@ -6,8 +6,9 @@ for the training and one for the validation mean.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,12 +16,14 @@ import numpy as np
 __all__ = ["Folds", "make_folds"]
 
 
-class Folds(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Folds:
     """F folds over n rows."""
 
-    rows: np.ndarray  # int [F, m]: rows to train on, padded
-    count: np.ndarray  # int [F]: how many of them are real
-    weights: np.ndarray  # float [F, n, 2]: training and validation rows
+    rows: Any  # int [F, m]: rows to train on, padded
+    count: Any  # int [F]: how many of them are real
+    weights: Any  # float [F, n, 2]: training and validation rows
 
     @property
     def fewest(self) -> int:
@@ -28,7 +31,9 @@ class Folds(NamedTuple):
         return int(self.count.min())
 
 
-def make_folds(folds: int | Sequence | None, n: int, n_valid: int, key: jax.Array) -> Folds:
+def make_folds(
+    folds: int | Sequence | np.ndarray | jax.Array | None, n: int, n_valid: int, key: jax.Array
+) -> Folds:
     """Folds from what a user may give.
 
     Args:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxreg.result import Status, SweepResult
+from jaxreg.results import Status, SweepResult
 from jaxreg.sweeps.folds import make_folds
 from jaxreg.sweeps.grid import Grid
 from jaxreg.sweeps.lanes import Lanes, Record, plan
@@ -32,7 +32,7 @@ def sweep(
     *,
     steps: int,
     key: Array,
-    folds: int | Sequence | Array | None = None,
+    folds: int | Sequence | np.ndarray | Array | None = None,
     validation: tuple | None = None,
     seeds: int = 1,
     batch_size: int | None = None,

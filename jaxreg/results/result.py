@@ -27,10 +27,10 @@ import numpy as np
 from jax import Array
 from jax.tree_util import GetAttrKey
 
-from jaxreg import _archive, _summary
-from jaxreg._table import Table
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
+from jaxreg.report.table import Table
+from jaxreg.results import archive, summary
 
 __all__ = ["Choice", "Status", "SweepResult"]
 
@@ -143,7 +143,7 @@ class SweepResult:
         Raises:
           ValueError: no such metric or split.
         """
-        return _summary.mean(self._final(metric, split))
+        return summary.mean(self._final(metric, split))
 
     def stderr(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """Standard error of `mean`, [K]: over folds, or over seeds if there is one fold.
@@ -155,7 +155,7 @@ class SweepResult:
         Raises:
           ValueError: no such metric or split.
         """
-        return _summary.stderr(self._final(metric, split))
+        return summary.stderr(self._final(metric, split))
 
     def best(
         self, rule: str = "min", metric: str = "loss", *, maximize: bool | None = None
@@ -173,9 +173,9 @@ class SweepResult:
             needs a standard error where there is a single lane.
         """
         mean, stderr = self.mean(metric), self.stderr(metric)
-        sign = -1.0 if _summary.direction(metric, maximize) else 1.0
+        sign = -1.0 if summary.direction(metric, maximize) else 1.0
         strength = np.asarray(next(iter(self.coords.values())), float)
-        k = _summary.choose(rule, metric, sign * mean, stderr, strength)
+        k = summary.choose(rule, metric, sign * mean, stderr, strength)
         penalty = jax.tree.map(lambda x: x[k], self.penalties)
         return Choice(k, self._point(k), penalty, float(mean[k]), float(stderr[k]), rule)
 
@@ -199,7 +199,7 @@ class SweepResult:
         The choices are by the validation loss; a warning says when the best lies at an end of the
         grid. `rows` hold the numbers: every coordinate, "train loss", "train loss se", and so on.
         """
-        return _summary.table(self)
+        return summary.table(self)
 
     def to_pandas(self) -> Any:
         """All curves in tidy long form: coordinates, fold, seed, time, split, metric, value.
@@ -210,7 +210,7 @@ class SweepResult:
         Raises:
           ImportError: pandas is not installed.
         """
-        return _summary.to_pandas(self)
+        return summary.to_pandas(self)
 
     def plot(self, ax: Any = None, metric: str = "loss") -> Any:
         """The validation curve: the metric against lam with standard errors and both choices.
@@ -221,7 +221,7 @@ class SweepResult:
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric.
         """
-        from jaxreg.plot import ValidationCurveDisplay
+        from jaxreg.results.plot import ValidationCurveDisplay
 
         return ValidationCurveDisplay.from_result(self, ax=ax, metric=metric)
 
@@ -236,7 +236,7 @@ class SweepResult:
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric or split.
         """
-        from jaxreg.plot import learning_curves
+        from jaxreg.results.plot import learning_curves
 
         return learning_curves(self, ax=ax, metric=metric, split=split)
 
@@ -254,15 +254,15 @@ class SweepResult:
         Raises:
           ValueError: the file is there already.
         """
-        path = _archive.archive_path(path)
+        path = archive.archive_path(path)
         trees = {name: getattr(self, name) for name in _DATA_FIELDS}
         header = {
             "format": _KIND,
             "settings": self.settings,
             "coords": list(self.coords),
-            "penalty": _summary.label(self.penalties),
+            "penalty": summary.label(self.penalties),
         }
-        _archive.write_archive(path, header, trees, overwrite)
+        archive.write_archive(path, header, trees, overwrite)
         return path
 
     @classmethod
@@ -281,7 +281,7 @@ class SweepResult:
           FileNotFoundError: there is no such file. ValueError: it is damaged or of another kind, or
             `like` has another structure.
         """
-        header, trees = _archive.read_archive(_archive.archive_path(path), _KIND)
+        header, trees = archive.read_archive(archive.archive_path(path), _KIND)
         penalty, params = (None, None) if like is None else like
         if isinstance(penalty, Penalty) and penalty.label != header["penalty"]:
             raise ValueError(
@@ -296,7 +296,7 @@ class SweepResult:
     def __repr__(self) -> str:
         if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):
             return "SweepResult(...)"
-        return _summary.describe(self)
+        return summary.describe(self)
 
     def _point(self, k: int) -> dict[str, float]:
         # The shortest decimal of the coordinate's own dtype: 0.001 and not 0.0010000000474974513.
@@ -304,8 +304,8 @@ class SweepResult:
 
     def _final(self, metric: str, split: str) -> np.ndarray:
         """The metric at the last step [K, F, S], NaN for every lane of a lam that diverged in one."""
-        table = _summary.chosen("split", split, {"train": self.train, "valid": self.valid})
-        values = np.asarray(_summary.chosen("metric", metric, table))[..., -1]
+        table = summary.chosen("split", split, {"train": self.train, "valid": self.valid})
+        values = np.asarray(summary.chosen("metric", metric, table))[..., -1]
         diverged = (np.asarray(self.status) != Status.FINISHED).any((1, 2))
         return np.where(diverged[:, None, None], np.nan, values.astype(np.float64))
 
@@ -343,7 +343,7 @@ def _unflatten(aux: tuple, children: Any) -> SweepResult:
 jax.tree_util.register_pytree_with_keys(SweepResult, _flatten_with_keys, _unflatten, _flatten)
 
 
-def _rebuilt(name: str, tree: _archive.StoredTree | None, template: PyTree) -> PyTree:
+def _rebuilt(name: str, tree: archive.StoredTree | None, template: PyTree) -> PyTree:
     if tree is None:
         return None
     return tree.nested() if template is None else tree.like(template, "load", name)

@@ -9,7 +9,7 @@ denominator is 1) and gain is what momentum makes of a constant gradient: 1 for 
 heavy ball and Nesterov. A proximal step taken in this metric, theta <- prox(theta + u, s), rests
 exactly where 0 is in g + dR(theta): at the penalised problem's optimum, whatever the optimizer.
 
-The second moment is in the state; `jaxreg._measure` finds the rest.
+The second moment is in the state; `jaxreg.coupling.measure` finds the rest.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from jax.typing import ArrayLike
 
 from jaxreg._check import upcast
 from jaxreg._tree import PyTree, is_concrete
+
+__all__ = ["Metric", "Moment", "second_moments", "settled", "steps"]
 
 # A count at which every bias correction has gone, and which float32 still holds exactly.
 _LATE = 2**24

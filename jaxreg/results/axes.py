@@ -13,6 +13,7 @@ _WIDE = 30.0
 
 
 def pyplot() -> Any:
+    """matplotlib.pyplot, or an ImportError that says how to get it."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -23,6 +24,7 @@ def pyplot() -> Any:
 
 
 def new_axes() -> Any:
+    """Axes of a figure of their own."""
     return pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
 
 
@@ -71,6 +73,7 @@ def dress_strengths(ax: Any, axis: Axis) -> None:
 
 
 def dress_values(ax: Any, values: np.ndarray) -> None:
+    """The y axis: logarithmic where positive `values` span a wide range, with light grid lines."""
     finite = values[np.isfinite(values)]
     if finite.size and finite.min() > 0 and finite.max() / finite.min() > _WIDE:
         ax.set_yscale("log", nonpositive="clip")

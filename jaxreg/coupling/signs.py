@@ -1,7 +1,7 @@
 """Which way an optimizer points: guards against weights that grow instead of decaying.
 
 optax's complete optimizers have put the minus sign already. A decay added after them is added with
-the wrong sign, and weights grow by it, slowly and in silence. Here that is asked (`jaxreg._probe`)
+the wrong sign, and weights grow by it, slowly and in silence. Here that is asked (`jaxreg.coupling.probe`)
 before anything is compiled. A guard speaks only when it is sure: an optimizer that does not answer,
 or answers with traced values, passes.
 """
@@ -15,10 +15,13 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg import _probe, _tree
+from jaxreg import _tree
 from jaxreg._tree import PyTree, is_concrete
+from jaxreg.coupling import probe
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
+
+__all__ = ["check_coupling", "check_direction"]
 
 _MOST = 1_000_000  # numbers in all, up to which real shapes are tried
 # How much of a drift must be decay before its sign is believed.
@@ -33,7 +36,7 @@ def check_direction(owner: str, direction: optax.GradientTransformation, params:
     """
     with jax.ensure_compile_time_eval():
         try:
-            asked, state = _probe.bench(direction, params, most=_MOST)
+            asked, state = probe.bench(direction, params, most=_MOST)
             forth, back = (_drift(asked, state, g, 0.0) for g in (2.0**-10, -(2.0**-10)))
         except Exception:  # whatever it is, the optimizer itself will say it better
             return
@@ -85,22 +88,22 @@ def check_coupling(
 
 def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: PyTree) -> Array:
     """Which leaves grow at both sizes, [L]."""
-    asked, state = _probe.bench(optimizer, params, at=0.5, most=_MOST)
+    asked, state = probe.bench(optimizer, params, at=0.5, most=_MOST)
     signs = jnp.asarray([1.0 - 2.0 * (i % 2) for i in range(len(jax.tree.leaves(params)))])
     grows = [_grows_at(asked, state, penalty, size * signs) for size in (0.5, 8.0)]
     return grows[0] & grows[1]
 
 
-def _grows_at(asked: _probe.Bench, state: PyTree, penalty: Penalty, at: Array) -> Array:
+def _grows_at(asked: probe.Bench, state: PyTree, penalty: Penalty, at: Array) -> Array:
     forth, back = (_drift(asked, state, 0.0, p) for p in (at, -at))
-    slopes = [_probe.vector(penalty_gradient(penalty, asked.tree(p))) for p in (at, -at)]
+    slopes = [probe.vector(penalty_gradient(penalty, asked.tree(p))) for p in (at, -at)]
     slope = slopes[0] - slopes[1]
     up = jnp.where(slope == 0, at, slope)
     along = (forth - back) * up
     return along > _SHARE * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
 
 
-def _drift(asked: _probe.Bench, state: PyTree, gradient: float, at: ArrayLike) -> Array:
+def _drift(asked: probe.Bench, state: PyTree, gradient: float, at: ArrayLike) -> Array:
     """The sum of a few updates; the first alone may be 0 under a warm-up."""
     total = jnp.zeros(())
     for _ in range(3):

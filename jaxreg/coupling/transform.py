@@ -29,12 +29,13 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxreg import _measure, _metric, _tree
+from jaxreg import _tree
 from jaxreg._check import upcast
-from jaxreg._measure import Rate, rate_at
-from jaxreg._signs import check_coupling as check_coupling
-from jaxreg._signs import check_direction
 from jaxreg._tree import PyTree
+from jaxreg.coupling import measure
+from jaxreg.coupling import metric as metrics
+from jaxreg.coupling.measure import Rate, rate_at
+from jaxreg.coupling.signs import check_direction
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
@@ -157,7 +158,7 @@ class ProximalState(NamedTuple):
 
     optimizer: optax.OptState
     step: Array
-    metric: _metric.Metric
+    metric: metrics.Metric
 
 
 def proximal(
@@ -212,14 +213,14 @@ def proximal(
     def init(params: PyTree) -> ProximalState:
         count = jnp.zeros((), jnp.int32)
         touched = _at("proximal", penalty, count).support(params)
-        metric = _measure.measure("proximal", optimizer, params, learning_rate, touched)
+        metric = measure.measure("proximal", optimizer, params, learning_rate, touched)
         return ProximalState(optimizer.init(params), count, metric)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
         _check_params("proximal", params)
         now, rate = _at("proximal", penalty, state.step), rate_at(learning_rate, state.step)
         updates, inner = optimizer.update(updates, state.optimizer, params, **extra)
-        steps = _metric.steps(state.metric, inner, params, rate)
+        steps = metrics.steps(state.metric, inner, params, rate)
         updates = _prox_update(now, params, updates, steps)
         return updates, ProximalState(inner, _next(state.step), state.metric)
 

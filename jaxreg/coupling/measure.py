@@ -1,7 +1,7 @@
 """Measuring an optimizer: its metric, and the direction it points in.
 
 eps, momentum and the decay of the second moment are in an optimizer's closures and not in its
-state, so we ask (`jaxreg._probe`): put the state where a constant gradient would have brought it,
+state, so we ask (`jaxreg.coupling.probe`): put the state where a constant gradient would have brought it,
 and read the updates. With q = -update / (learning_rate * gradient), at v huge, tiny and at T^2
 
     q(huge) = base / sqrt(v),   base / q(tiny) = T = sqrt(v + root) + eps,   base / q(T^2) = ...
@@ -25,10 +25,14 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg import _metric, _probe, _tree
-from jaxreg._metric import Metric, Moment
-from jaxreg._probe import Bench
+from jaxreg import _tree
 from jaxreg._tree import PyTree, is_concrete
+from jaxreg.coupling import metric as metrics
+from jaxreg.coupling import probe
+from jaxreg.coupling.metric import Metric, Moment
+from jaxreg.coupling.probe import Bench
+
+__all__ = ["measure", "rate_at"]
 
 Rate = ArrayLike | Callable[[Any], ArrayLike]
 
@@ -81,16 +85,16 @@ def measure(
         return Metric(nothing, nothing, nothing, nothing)
     with jax.ensure_compile_time_eval():
         try:
-            asked, state = _probe.bench(optimizer, params)
+            asked, state = probe.bench(optimizer, params)
         except Exception as error:
             raise ValueError(
                 f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
                 f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
             ) from error
-        names = _probe.state_names(state)
+        names = probe.state_names(state)
         _refuse_wrappers(owner, names)
         start = _first_step(owner, learning_rate)
-        talk = _Interview(asked, _probe.advance(state, start), rate_at(learning_rate, start))
+        talk = _Interview(asked, probe.advance(state, start), rate_at(learning_rate, start))
         metric, base, formula = _solve(talk)
         schedule = _later(talk, base, start, learning_rate)
     paths = _tree.flatten(params).paths
@@ -144,15 +148,15 @@ class _Interview:
 
     def settled(self, gradient: ArrayLike, second: ArrayLike) -> _Answer:
         """The answer of a state in which `gradient` has been constant."""
-        return self.then(_metric.settled(self.state, self.bench.like, gradient, second), gradient)
+        return self.then(metrics.settled(self.state, self.bench.like, gradient, second), gradient)
 
     def then(self, state: PyTree, gradient: ArrayLike) -> _Answer:
         update, new = self.bench.ask(state, gradient)
-        v = _probe.vector([0.0 if m is None else m.value for m in self.moments(new)])
+        v = probe.vector([0.0 if m is None else m.value for m in self.moments(new)])
         return _Answer(-update / _nonzero(self.rate * gradient), v, new)
 
     def moments(self, state: PyTree) -> list[Moment | None]:
-        return _metric.second_moments(state, self.bench.like)
+        return metrics.second_moments(state, self.bench.like)
 
     @property
     def adaptive(self) -> np.ndarray:
@@ -174,7 +178,7 @@ def _solve(talk: _Interview) -> tuple[Metric, Array, list[tuple[Array, Array]]]:
     tiny = [talk.settled(_TINY, 0.0)]
     for _ in range(6):
         # Schedules are held at one step; the counters of moments go on.
-        tiny.append(talk.then(_probe.advance(tiny[-1].state, -1), _TINY))
+        tiny.append(talk.then(probe.advance(tiny[-1].state, -1), _TINY))
     top = base / _nonzero(tiny[0].q)
     middle = talk.settled(top * _SMALL, top**2)
     offsets = _offsets(top, tiny[0].v, base / _nonzero(middle.q), middle.v)
@@ -227,7 +231,7 @@ def _from_the_start(talk: _Interview, metric: Metric, scale: float, params: floa
             1.0 if m is None else m.denominator(*rest)
             for m, *rest in zip(talk.moments(new), metric.eps, metric.root, metric.fresh)
         ]
-        answers.append(update * _probe.vector(below))
+        answers.append(update * probe.vector(below))
     return (answers[1] - answers[0]) / _nonzero(2 * talk.rate * scale * _SMALL)
 
 
@@ -235,7 +239,7 @@ def _later(talk: _Interview, base: Array, start: int, rate: Rate) -> list[tuple[
     """What later steps answer, beside what the learning rate there says they should."""
     pairs = []
     for ahead in (100, 10_000):
-        at = _metric.settled(_probe.advance(talk.state, ahead), talk.bench.like, _SMALL, _HUGE)
+        at = metrics.settled(probe.advance(talk.state, ahead), talk.bench.like, _SMALL, _HUGE)
         answer = talk.then(at, _SMALL)
         response = answer.q * talk.rate * jnp.where(talk.adaptive, jnp.sqrt(answer.v), 1)
         pairs.append((response, base * rate_at(rate, start + ahead)))

@@ -23,6 +23,8 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 
+__all__ = ["Bench", "advance", "bench", "paths_where", "state_names", "vector"]
+
 # States that hold more than a counter, which nevertheless belongs to a schedule.
 _SCHEDULED = ("DecoupledState", "InjectHyperparamsState", "ProximalState")
 

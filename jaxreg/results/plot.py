@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg._axes import Axis, add_legend, dress_strengths, dress_values, new_axes, place, pyplot
+from jaxreg.results.axes import (
+    Axis,
+    add_legend,
+    dress_strengths,
+    dress_values,
+    new_axes,
+    place,
+    pyplot,
+)
 
 __all__ = ["LearningCurvesDisplay", "ValidationCurveDisplay", "learning_curves"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg._table import Column, Table
 from jaxreg.penalty import Penalty
+from jaxreg.report.table import Column, Table
 
 __all__ = ["choose", "chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
 
@@ -87,6 +87,7 @@ def choices(result: Any) -> dict[str, Any]:
 
 
 def label(penalties: Any) -> str:
+    """The name of the penalties without their strengths; a loaded result may not know it."""
     return penalties.label if isinstance(penalties, Penalty) else "penalties"
 
 
