@@ -4,6 +4,8 @@ J(params) = L(params) + R(params): L is your mean loss, R a penalty that is a va
 for a tour, and `jaxreg --help` for the command.
 """
 
+import jaxreg.convert as convert
+from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
 from jaxreg.penalties import (
@@ -41,11 +43,10 @@ from jaxreg.penalties import (
 )
 from jaxreg.penalty import Penalty, Zero, static_field
 from jaxreg.report import tabulate
-from jaxreg.result import Status, SweepResult
+from jaxreg.results import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
 from jaxreg.sweeps import Grid, grid, map_penalties, sweep
 from jaxreg.train import Trainer, TrainState
-from jaxreg.transform import add_penalty_gradient, decoupled, proximal
 
 __version__ = "0.1.0"
 __all__ = [
