@@ -20,36 +20,27 @@ from optax import projections
 
 from jaxreg._check import number, shown
 from jaxreg._tree import PyTree, is_concrete
-from jaxreg.leaf import LeafPenalty
+from jaxreg.penalties._constraint import Constraint
 from jaxreg.penalty import Penalty
 
 __all__ = ["box", "nonneg"]
 
 
-class Interval(LeafPenalty):
-    """The indicator of low <= theta <= high, entry by entry."""
-
-    smooth, convex = False, True
+class Interval(Constraint):
+    """The indicator of low <= theta <= high, entry by entry, to the last bit."""
 
     @abc.abstractmethod
     def bounds(self) -> tuple[ArrayLike, ArrayLike]:
         """(low, high) on one leaf."""
 
-    def leaf_value(self, x: Array) -> Array:
+    def holds(self, x: Array) -> Array:
         low, high = self.bounds()
-        return jnp.where(jnp.all((low <= x) & (x <= high)), 0.0, jnp.inf).astype(x.dtype)
+        return jnp.all((low <= x) & (x <= high))
 
-    def leaf_subgradient(self, x: Array, grad: Array) -> Array:
-        """A bound absorbs what pushes out through it; outside there is no subgradient, hence inf."""
+    def rest(self, x: Array, grad: Array) -> Array:
         low, high = self.bounds()
         held = jnp.where(x == low, jnp.minimum(grad, 0), grad)
-        held = jnp.where(x == high, jnp.maximum(held, 0), held)
-        return jnp.where((low <= x) & (x <= high), held, jnp.inf)
-
-    def leaf_lambda_max(self, grad: Array) -> Array:
-        # There is no strength to tune: 0 is stationary already or cannot be made so.
-        rest = self.leaf_subgradient(jnp.zeros_like(grad), grad)
-        return jnp.where(jnp.any(rest != 0), jnp.inf, 0.0)
+        return jnp.where(x == high, jnp.maximum(held, 0), held)
 
     def leaf_conjugate(self, dual: Array) -> Array:
         low, high = self.bounds()
@@ -75,7 +66,9 @@ class Box(Interval):
         # The bound is what the leaf's dtype makes of it: else a projected bfloat16 entry, rounded
         # to a neighbour of 0.1, would lie outside again.
         for path, x, leaf in super()._leaves(params):
-            low, high = (jnp.asarray(b, x.dtype).astype(b.dtype) for b in (leaf.low, leaf.high))
+            low, high = (
+                b.astype(jnp.result_type(x)).astype(b.dtype) for b in (leaf.low, leaf.high)
+            )
             yield path, x, dataclasses.replace(leaf, low=low, high=high)
 
     def __repr__(self) -> str:
