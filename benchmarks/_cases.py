@@ -52,6 +52,7 @@ CASES: dict[str, Case] = {
     "l2_sp": Case(lambda p: jr.l2_sp(0.1, _near(p)), "elementwise", extra=1),
     "ewc": Case(lambda p: jr.ewc(0.1, _near(p), _positive(p)), "elementwise", extra=2),
     "group_lasso": Case(lambda p: jr.group_lasso(0.1, axis=-1), "group"),
+    "sparse_group_lasso": Case(lambda p: jr.sparse_group_lasso(0.1, axis=-1), "group"),
     "l1_minus_l2": Case(lambda p: jr.l1_minus_l2(0.1), "group"),
     "linf_ball": Case(lambda p: jr.linf_ball(1.0), "elementwise"),
     "l2_ball": Case(lambda p: jr.l2_ball(1.0), "group"),
