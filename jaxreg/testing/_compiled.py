@@ -109,14 +109,13 @@ def strength_gradients(layout: Layout, penalty: Penalty, points: Array) -> Penal
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def narrow(
     layout: Layout, dtype: Any, penalty: Penalty, points: Array, step: Array | None
-) -> tuple[Array, Array, Array]:
-    """Value, gradient and prox (without a step, none) of each point with leaves in `dtype`."""
+) -> tuple[Array, Array]:
+    """Value and prox (without a step, the point) of each point with leaves in `dtype`."""
 
     def one(x):
         tree = layout.tree(x, dtype)
-        value, grad = jax.value_and_grad(penalty, allow_int=True)(tree)
         moved = tree if step is None else penalty.prox(tree, step)
-        return value, layout.flat(grad), layout.flat(moved)
+        return penalty(tree), layout.flat(moved)
 
     return jax.vmap(one)(points)
 

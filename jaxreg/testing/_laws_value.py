@@ -17,7 +17,7 @@ def value_nonnegative(case: Case) -> None:
 
 def gradient_matches_differences(case: Case) -> None:
     """Away from kinks the gradient is that of the value, by central differences."""
-    h, x = 1e-6, case.generic[0]
+    h, x = 1e-7, case.generic[0]
     directions = _directions(case)
     ahead, behind = (case.finite_value(x + s * h * directions) for s in (1, -1))
     expected, slope = (ahead - behind) / (2 * h), case.gradient(case.generic)[0]
