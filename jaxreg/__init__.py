@@ -4,7 +4,7 @@ J(params) = L(params) + R(params): L is your mean loss, R a penalty that is a va
 for a tour, and `jaxreg --help` for the command.
 """
 
-import jaxreg.convert as convert
+import jaxreg.convert as convert  # noqa: F401  a public module, as jaxreg.prox is
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
@@ -37,6 +37,7 @@ from jaxreg.penalties import (
     orthogonal,
     scad,
     simplex,
+    sparse_group_lasso,
     spectral_ball,
     spectral_norm,
     unit_norm,
@@ -103,6 +104,7 @@ __all__ = [
     "proximal",
     "scad",
     "simplex",
+    "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",
     "split",

@@ -12,11 +12,11 @@ from jaxreg.penalties.constraints import (
 )
 from jaxreg.penalties.elementwise import elastic_net, huber, l1, l2
 from jaxreg.penalties.folded import mcp, scad
+from jaxreg.penalties.group import group_lasso, sparse_group_lasso
 from jaxreg.penalties.matrix import log_det, nuclear, orthogonal, spectral_norm
 from jaxreg.penalties.nonconvex import l0, l1_minus_l2, l_half, l_two_thirds, log_sum
 from jaxreg.penalties.reference import adaptive_weights, ewc, fisher_diagonal, l2_sp
 from jaxreg.penalties.spectral import low_rank, spectral_ball
-from jaxreg.penalties.structured import group_lasso
 
 __all__ = [
     "adaptive_weights",
@@ -47,6 +47,7 @@ __all__ = [
     "orthogonal",
     "scad",
     "simplex",
+    "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",
     "unit_norm",
