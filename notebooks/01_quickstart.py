@@ -206,7 +206,7 @@ trainer = jr.Trainer(
     optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
 )
 grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-7, 0, 22))
-result = jr.sweep(trainer, grid, (x1, y1), folds=5, seeds=2, steps=3000, key=key)
+result = jr.sweep(trainer, grid, (x1, y1), folds=5, seeds=2, steps=3000, key=key, progress=False)
 display = result.plot()
 
 # %% [markdown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,11 @@ __all__ = ["show_progress"]
 
 
 def _wanted(progress: bool | None) -> bool:
-    return (sys.stderr.isatty() or "ipykernel" in sys.modules) if progress is None else progress
+    if progress is not None:
+        return progress
+    # In a notebook rich draws with ipywidgets, and without them it would only warn.
+    notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
+    return notebook or sys.stderr.isatty()
 
 
 @contextlib.contextmanager
