@@ -101,7 +101,7 @@ class Huber(Elementwise):
         delta = jnp.asarray(self.delta)
         small = jnp.abs(x) <= delta
         inner = jnp.where(small, x, 0)
-        return jnp.where(small, 0.5 * inner * (inner / delta), safe_abs(x) - 0.5 * delta)
+        return jnp.where(small, inner * (0.5 / delta) * inner, safe_abs(x) - 0.5 * delta)
 
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.huber(x, threshold, self.delta)

@@ -63,7 +63,7 @@ class MCP(Folded):
     def rho(self, x: Array) -> Array:
         lam, gamma = jnp.asarray(self.lam), jnp.asarray(self.gamma)
         size = jnp.minimum(safe_abs(x), gamma * lam)
-        return size * (lam - 0.5 * size / gamma)
+        return size * (lam - (0.5 / gamma) * size)
 
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.mcp(x, threshold, self.lam, self.gamma)
@@ -79,7 +79,7 @@ class SCAD(Folded):
         lam, gamma = jnp.asarray(self.lam), jnp.asarray(self.gamma)
         size = jnp.minimum(safe_abs(x), gamma * lam)
         bent = jnp.maximum(size - lam, 0)
-        return lam * size - 0.5 * bent * (bent / (gamma - 1))
+        return lam * size - (0.5 / (gamma - 1)) * bent * bent
 
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.scad(x, threshold, self.lam, self.gamma)
