@@ -1,0 +1,174 @@
+"""Every penalty of jaxreg through every law, alone, in its variants and in combination.
+
+The laws are those of `jaxreg.testing.check_penalty`, which tests/test_testing.py sees fail. A new
+penalty needs a line in CATALOGUE, and a test says so.
+"""
+
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxreg as jr
+from jaxreg.testing import LAWS, check_penalty
+
+CENTER = {"bias": -0.3, "kernel": 0.7}
+WEIGHTS = jnp.asarray(np.arange(12.0).reshape(4, 3) / 6)
+
+# Constructor -> typical arguments, built when the test runs.
+CATALOGUE = {
+    "box": lambda: jr.box(-1.0, 2.0),
+    "cardinality": lambda: jr.cardinality(3),
+    "elastic_net": lambda: jr.elastic_net(0.5, 0.7),
+    "ewc": lambda: jr.ewc(0.5, CENTER, {"bias": WEIGHTS, "kernel": 2.0}),
+    "group_lasso": lambda: jr.group_lasso(0.3, axis=0),
+    "huber": lambda: jr.huber(0.5, 0.3),
+    "l0": lambda: jr.l0(0.5),
+    "l1": lambda: jr.l1(0.5),
+    "l1_ball": lambda: jr.l1_ball(2.0),
+    "l1_minus_l2": lambda: jr.l1_minus_l2(0.5, 0.8),
+    "l2": lambda: jr.l2(0.5),
+    "l2_ball": lambda: jr.l2_ball(1.5),
+    "l2_sp": lambda: jr.l2_sp(0.5, CENTER),
+    "l_half": lambda: jr.l_half(0.5),
+    "l_two_thirds": lambda: jr.l_two_thirds(0.5),
+    "linf_ball": lambda: jr.linf_ball(0.8),
+    "log_det": lambda: jr.log_det(0.5),
+    "log_sum": lambda: jr.log_sum(0.5, 0.2),
+    "low_rank": lambda: jr.low_rank(1),
+    "max_norm": lambda: jr.max_norm(1.2),
+    "mcp": lambda: jr.mcp(0.5),
+    "nonneg": lambda: jr.nonneg(),
+    "nuclear": lambda: jr.nuclear(0.5),
+    "orthogonal": lambda: jr.orthogonal(0.5),
+    "scad": lambda: jr.scad(0.5),
+    "simplex": lambda: jr.simplex(1.5),
+    "sparse_group_lasso": lambda: jr.sparse_group_lasso(0.3, axis=1),
+    "spectral_ball": lambda: jr.spectral_ball(0.9),
+    "spectral_norm": lambda: jr.spectral_norm(0.5),
+    "unit_norm": lambda: jr.unit_norm(),
+}
+
+# Other arguments of the same constructors; the laws that bind value, prox and certificate.
+VARIANTS = {
+    "box per leaf": lambda: jr.box({"bias": -1.0, "kernel": 0.0}, {"bias": jnp.inf, "kernel": 1.0}),
+    "cardinality by rows": lambda: jr.cardinality(1, axis=0),
+    "elastic net per leaf": lambda: jr.elastic_net({"bias": 0.1, "kernel": 1.0}, 0.3),
+    "group lasso by two axes": lambda: jr.group_lasso(0.3, axis=(0, 1)),
+    "group lasso of leaves": lambda: jr.group_lasso(0.3, sqrt_size=False),
+    "l0 nonneg": lambda: jr.l0(0.5, nonneg=True),
+    "l1 adaptive": lambda: jr.l1(0.5, weights=WEIGHTS),
+    "l1 around": lambda: jr.l1(0.5, center=CENTER),
+    "l1 nonneg": lambda: jr.l1(0.5, nonneg=True),
+    "l1 per leaf": lambda: jr.l1({"bias": 0.0, "kernel": 1.0}),
+    "l1_ball by columns": lambda: jr.l1_ball(1.0, axis=1),
+    "l2 weighted around": lambda: jr.l2(0.5, weights=WEIGHTS, center=CENTER),
+    "mcp steep": lambda: jr.mcp(0.8, 1.5),
+    "orthogonal both sides": lambda: jr.orthogonal(0.5, double_sided=True),
+    "scad weighted": lambda: jr.scad(0.5, weights=WEIGHTS),
+    "simplex by rows": lambda: jr.simplex(axis=0),
+}
+
+BINDING = {
+    "certificate_of_prox",
+    "gradient_matches_differences",
+    "prox_jumps_between_equals",
+    "prox_minimises",
+    "prox_on_a_grid",
+    "support_respected",
+    "zero_groups",
+}
+ALL_BUT_BINDING = sorted(set(LAWS) - BINDING)
+
+# How exact an iterative prox is, and laws that have a reason not to hold.
+OPTIONS: dict[str, dict] = {}
+
+
+def constructors():
+    """Public functions that build a penalty."""
+    for name in jr.__all__:
+        thing = getattr(jr, name)
+        made_here = getattr(thing, "__module__", "").startswith("jaxreg.penalties.")
+        if made_here and inspect.isfunction(thing):
+            returned = inspect.signature(thing, eval_str=True).return_annotation
+            if inspect.isclass(returned) and issubclass(returned, jr.Penalty):
+                yield name
+
+
+def test_every_constructor_is_in_the_catalogue():
+    assert sorted(CATALOGUE) == sorted(constructors())
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_penalty_obeys_every_law(name):
+    report = check_penalty(CATALOGUE[name](), max_examples=8, **OPTIONS.get(name, {}))
+    assert {"jit_is_eager", "dtype_kept"} <= set(report.passed)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_obeys_the_binding_laws(name):
+    options = {"skip": ALL_BUT_BINDING, "max_examples": 5} | OPTIONS.get(name, {})
+    check_penalty(VARIANTS[name](), **options)
+
+
+# One of each family, as combining knows nothing of formulas.
+FAMILIES = ["l1", "mcp", "l0", "l2_sp", "group_lasso", "nuclear", "orthogonal", "l1_ball", "box"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_scaled_selected_and_added_it_obeys_the_binding_laws(name):
+    combined = 0.6 * CATALOGUE[name]().on("kernel") + jr.l2(0.4).on("bias")
+    options = OPTIONS.get(name, {})
+    skip = sorted({*ALL_BUT_BINDING, *options.get("skip", ())})
+    report = check_penalty(combined, max_examples=4, **(options | {"skip": skip}))
+    assert "support_respected" in report.passed or report.skipped["support_respected"]
+
+
+COMBINED = {
+    "a kink and a quadratic": lambda: jr.l1(0.4) + jr.l2(0.3),
+    "a kink and a quadratic elsewhere": lambda: jr.l1(0.4) + jr.l2(0.2, center=1.0),
+    "group lasso and a quadratic": lambda: jr.group_lasso(0.3, axis=1) + 0.5 * jr.l2(0.3),
+    "disjoint leaves": lambda: jr.l1(0.4).on("kernel") + jr.group_lasso(0.3).on("bias"),
+    "around": lambda: (2.0 * jr.group_lasso(0.3, axis=0)).around({"bias": 0.1, "kernel": -0.4}),
+    "nested": lambda: 0.5 * (2.0 * (jr.huber(0.5, 0.2).on("k*") + jr.l2(0.1))).around(0.2),
+    "a constraint and a quadratic": lambda: jr.box(-1.0, 1.0) + jr.l2(0.3),
+}
+
+
+# Autodiff adds each term's own least-norm subgradient; that of this sum would let l1 give way to l2.
+# `min_norm_subgradient` does.
+COMBINED_OPTIONS = {"a kink and a quadratic elsewhere": {"skip": ["gradient_least_norm"]}}
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_a_combination_obeys_every_law(name):
+    check_penalty(COMBINED[name](), max_examples=5, **COMBINED_OPTIONS.get(name, {}))
+
+
+def test_zero_obeys_every_law():
+    report = check_penalty(jr.Zero(), max_examples=5)
+    assert {"zero_strength", "prox_minimises", "support_respected"} <= set(report.passed)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3, 2)])
+def test_elementwise_penalties_take_every_shape(shape):
+    for name in ("l1", "mcp"):
+        check_penalty(CATALOGUE[name](), shape=shape, max_examples=3, skip=ALL_BUT_BINDING)
+
+
+def test_no_two_penalties_share_a_structure():
+    """Else jit would run the program of one for the other."""
+    made = [factory() for factory in CATALOGUE.values()]
+    for a, b in itertools.combinations([*made, *(p.on("kernel") for p in made)], 2):
+        assert jax.tree.structure(a) != jax.tree.structure(b), (a, b)
+
+
+def test_jit_tells_classes_with_equal_fields_apart():
+    value = jax.jit(lambda penalty, x: penalty(x))
+    x = jnp.array([3.0, -1.0])
+    pairs = [(jr.l1(0.5), 2.0), (jr.l2(0.5), 2.5), (jr.l0(0.5), 1.0), (jr.l_half(1.0), 3**0.5 + 1)]
+    for penalty, expected in pairs * 3:
+        assert value(penalty, x) == pytest.approx(expected)
