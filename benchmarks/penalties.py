@@ -8,6 +8,7 @@ pages count for neither. The targets:
 
     elementwise  at most 1.5: one pass, which hides its arithmetic
     group        at most 2: norms first, then a second pass
+    search       a level per group is searched for, in a handful of passes; stated
     sort         sorting is n log n; stated as nanoseconds per n log2 n
     linear       one pass in order along a vector of 10^6; its time must grow like n, which is
                  checked with four times as many
