@@ -18,7 +18,7 @@ class Case(NamedTuple):
     """An example of a penalty: how it is made for some parameters, and what it costs.
 
     `kind` is a word of the docstring of penalties.py; `on` says which parameters ("tree", "vector",
-    "matrices"); `extra` counts the arrays of the parameters' size that are read beside them.
+    "lassonet", "matrices"); `extra` counts the arrays of the parameters' size that are read beside them.
     """
 
     make: Callable[[Any], jr.Penalty]
@@ -54,6 +54,9 @@ CASES: dict[str, Case] = {
     "group_lasso": Case(lambda p: jr.group_lasso(0.1, axis=-1), "group"),
     "sparse_group_lasso": Case(lambda p: jr.sparse_group_lasso(0.1, axis=-1), "group"),
     "l1_minus_l2": Case(lambda p: jr.l1_minus_l2(0.1), "group"),
+    "hierarchical": Case(
+        lambda p: jr.hierarchical(0.1, skip="skip/*", layer="layer/*"), "search", "lassonet"
+    ),
     "linf": Case(lambda p: jr.linf(0.1), "search"),
     "l1_linf": Case(lambda p: jr.l1_linf(0.1, axis=-1), "search"),
     "exclusive_lasso": Case(lambda p: jr.exclusive_lasso(0.1, axis=-1), "search"),
@@ -101,6 +104,9 @@ def parameters(on: str, small: bool, times: int = 1) -> Any:
     shapes = {
         "tree": SMALL if small else SHAPES,
         "vector": {"signal": (n * times,)},
+        "lassonet": {"skip": (64, 10), "layer": (64, 150)}
+        if small
+        else {"skip": (4096, 10), "layer": (4096, 2431)},
         "matrices": {"first": (side, side), "second": (side, side)},
     }[on]
     rng = np.random.default_rng(0)
