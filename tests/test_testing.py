@@ -422,13 +422,21 @@ MUTANTS = [
 ]
 
 
+# Dear to compile, and only broken by mutants of their own.
+FORM = {"lam_forms", "jit_is_eager", "vmap_is_loop", "stacked_layers"}
+
+
+def all_but(*laws):
+    return set(LAWS) - set(laws)
+
+
 RIGHT = [L1(0.5), Square(0.5), Group(0.5), L0(0.5), Box()]
 
 
 @pytest.mark.parametrize(("mutant", "law"), MUTANTS, ids=lambda v: getattr(v, "label", v))
 def test_a_wrong_penalty_is_caught_by_the_right_law(mutant, law):
     with pytest.raises(LawViolation) as caught:
-        check_penalty(mutant, max_examples=6)
+        check_penalty(mutant, max_examples=6, skip=FORM - {law})
     assert caught.value.law == law
     assert str(caught.value).startswith(f"{caught.value.penalty} breaks the law {law!r}: ")
 
@@ -527,8 +535,10 @@ def test_parameters_of_ones_own():
 
 
 def test_scalar_and_vector_parameters():
-    for shape in [(), (2, 1, 2)]:
-        assert "prox_minimises" in check_penalty(L1(0.5), shape=shape, max_examples=2).passed
+    laws = "prox_minimises", "huge_and_tiny", "gradient_least_norm", "certificate_of_prox"
+    for shape in [(), (1,), (2, 1, 2)]:
+        report = check_penalty(L1(0.5), shape=shape, max_examples=2, skip=all_but(*laws))
+        assert set(report.passed) == set(laws)
 
 
 def test_tolerance_forgives_a_prox_that_iterates():
@@ -536,9 +546,13 @@ def test_tolerance_forgives_a_prox_that_iterates():
         def prox_rho(self, x, threshold):
             return super().prox_rho(x, threshold * (1 + 1e-6))
 
+    options = {
+        "max_examples": 4,
+        "skip": all_but("prox_minimises", "prox_differentiable", "moreau"),
+    }
     with pytest.raises(LawViolation):
-        check_penalty(Rounded(0.5), max_examples=4)
-    check_penalty(Rounded(0.5), max_examples=4, tolerance=1e-5)
+        check_penalty(Rounded(0.5), **options)
+    check_penalty(Rounded(0.5), tolerance=1e-5, **options)
 
 
 def test_strengths_far_from_one_are_tested_where_they_matter():
@@ -547,7 +561,7 @@ def test_strengths_far_from_one_are_tested_where_they_matter():
             return super().prox_rho(x, jnp.minimum(threshold, 0.01))
 
     with pytest.raises(LawViolation, match="prox"):
-        check_penalty(Capped(1e-4), max_examples=8)
+        check_penalty(Capped(1e-4), max_examples=8, skip=all_but("prox_minimises"))
 
 
 def test_x64_stays_as_it_was():
