@@ -131,11 +131,11 @@ def test_a_loss_that_is_nan_agrees_with_nothing(small_task):
 
 def test_every_exported_penalty_has_an_example():
     assert set(cases.exported()) >= {"l1", "l2", "elastic_net", "group_lasso"}
-    assert set(cases.exported()) - set(cases.CASES) == set()
+    assert set(cases.exported()) - set(map(cases.penalty_of, cases.CASES)) == set()
     assert set(peers.MATCHES) - set(cases.CASES) == set()
 
 
-@pytest.mark.parametrize("name", cases.exported())
+@pytest.mark.parametrize("name", cases.examples())
 def test_an_example_has_a_value_a_gradient_and_a_prox(name):
     case = cases.CASES[name]
     calls, refused = penalties.operations(case, cases.parameters(case.on, small=True))
@@ -144,7 +144,9 @@ def test_an_example_has_a_value_a_gradient_and_a_prox(name):
 
 
 def test_the_parameters_are_as_many_as_said():
-    assert sum(np.prod(s) for s in cases.SHAPES.values()) == pytest.approx(1e7, rel=1e-3)
+    for on in ("tree", "rows", "lassonet"):
+        n = sum(np.prod(shape) for shape in cases.shapes(on, small=False).values())
+        assert n == pytest.approx(1e7, rel=1e-3)
     assert cases.size(cases.parameters("vector", small=True, times=4)) == 4_000
 
 
