@@ -206,6 +206,13 @@ def test_huge_and_tiny_entries_lose_no_digits(name, scale):
     assert value(ALL[name](), moved) == 0
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_nan_stays_nan(name):
+    x = jnp.array([[jnp.nan, 1.0], [2.0, -3.0]])
+    for step in (0.1, jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[9.0, 2.0], [3.0, 4.0]])):
+        assert np.isnan(move(ALL[name](), x, step)).any()
+
+
 def test_projections_scale_with_their_radius():
     """P of the ball of radius c r at c x is c times P of the ball of radius r at x."""
     x = jnp.array([3.0, -1.0, 0.5, 0.0])

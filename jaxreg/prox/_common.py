@@ -41,4 +41,5 @@ def norm(x: Array, axis: Axes) -> Array:
     """Euclidean norm per group of entries of ordinary size."""
     square = total(x**2, axis)
     # The input of the square root is guarded, so the derivative at a zero group is finite.
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    # Asking for 0, and not for > 0, lets NaN through.
+    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))

@@ -92,7 +92,7 @@ def unit_norm(x: ArrayLike, axis: Axes = None, *, step: ArrayLike | None = None)
         # Not by a step of ones below: XLA would fold its reductions, for minutes at 10^7 entries.
         size = scaled_norm(x, axis)
         even = math.sqrt(size.size / x.size)
-        return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), even).astype(dtype)
+        return jnp.where(size == 0, even, x / jnp.where(size == 0, 1, size)).astype(dtype)
     inverse = 1 / _relative(x, step, axis)
     least = jnp.min(inverse, axis, keepdims=True)
     loosest, push = inverse <= least, x * inverse
@@ -104,8 +104,8 @@ def unit_norm(x: ArrayLike, axis: Axes = None, *, step: ArrayLike | None = None)
     others = lax.stop_gradient(scaled_norm(rest, axis))
     room = jnp.maximum(1 - others**2, 0) / jnp.sum(loosest, axis, keepdims=True)
     share = jnp.where(room > 0, jnp.sqrt(jnp.where(room > 0, room, 1)), 0)
-    alone = jnp.where(loosest, share, rest)
-    return jnp.where(size > 0, pulled / jnp.where(size > 0, size, 1), alone).astype(dtype)
+    alone = jnp.where(jnp.isnan(x), x, jnp.where(loosest, share, rest))
+    return jnp.where(size == 0, alone, pulled / jnp.where(size == 0, 1, size)).astype(dtype)
 
 
 def linf_ball(x: ArrayLike, radius: ArrayLike = 1.0) -> Array:
