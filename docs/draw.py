@@ -115,7 +115,8 @@ def separable(name: str, penalties: dict) -> None:
         curves(above, title, reg)
         if title == "l0":
             below.plot([-1.6, 1.6], [0, 0], [0, 0], [-1.6, 1.6], color="C1", lw=1.8)
-            below.text(-1.4, 0.9, "2        2", size=7)
+            below.text(-1.5, 0.8, "R = 2", size=7)
+            below.text(0.15, 0.1, "R = 1", size=7)
             below.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), ylim=(-1.6, 1.6), xlim=(-1.6, 1.6))
             below.set_aspect("equal")
         else:

@@ -40,7 +40,7 @@ rng = np.random.default_rng(0)
 # Read the blue line as "what comes in, what goes out", with the grey diagonal as "nothing happens".
 #
 # - Flat at 0: small entries become **exactly** 0.
-# - Below the diagonal far out: large entries lose something too. That is the **bias** of the penalty.
+# - Nearer to 0 than the diagonal far out: large entries lose something too. That is the **bias** of the penalty.
 # - A jump: an entry is either 0 or large, nothing in between.
 
 # %%
@@ -125,7 +125,7 @@ def loss(theta, X, y):
     return 0.5 * jnp.mean((X @ theta - y) ** 2)
 
 
-def fitted(penalty, data, start=None, steps=1500):
+def fitted(penalty, data, start=None, steps=600):
     """FISTA: argmin loss + penalty."""
     X, y = data
     step = 1 / jnp.linalg.norm(X, 2) ** 2 * len(y)
@@ -186,8 +186,8 @@ for name, value in errors.items():
 
 # %% [markdown]
 # Circles are the truth. `l2` spreads the signal over all 200 inputs. `l1` finds the eight, shrinks them,
-# and keeps some others: the λ that predicts best is a compromise between bias and selection. `mcp` and
-# the adaptive lasso need no such compromise.
+# and keeps dozens of others: the λ that predicts best is a compromise between bias and selection. `mcp`
+# and the adaptive lasso penalise large entries less, and need far less of a compromise.
 
 # %%
 assert errors["mcp"] < errors["l1"] < errors["l2"]
@@ -219,7 +219,7 @@ for axis, (name, reg) in zip(axes, grouped.items()):
     axis.set(title=name, xticks=(), yticks=())
 
 # %% [markdown]
-# `group_lasso` clears whole rows. `sparse_group_lasso` clears rows and entries. `l1_linf` levels the
+# `group_lasso` clears a whole row. `sparse_group_lasso` clears rows and entries. `l1_linf` levels the
 # largest entries of a row. `exclusive_lasso` is the reverse of the first: entries of a row compete, and
 # every row keeps a winner.
 #
@@ -243,7 +243,7 @@ for axis, (name, theta) in zip(axes, group_fits.items()):
     group_errors[name] = error(theta, truth_g)
     for g in alive:
         axis.axvspan(5 * g - 0.5, 5 * g + 4.5, color="C1", alpha=0.25, lw=0)
-    axis.plot(truth_g, "_", color="k", ms=4)
+    axis.plot(np.flatnonzero(truth_g), truth_g[truth_g != 0], "_", color="k", ms=4)
     axis.vlines(np.arange(200), 0, theta, color="C0", lw=1.4)
     axis.set(title=f"{name}: relative error {group_errors[name]:.2f}", xlabel="input")
 axes[0].set_ylabel("coefficient")
@@ -321,12 +321,11 @@ for axis, (name, reg) in zip(axes, sets.items()):
 # %% [markdown]
 # ## Add your own
 #
-# Say small weights should pay like $\theta^2$, and large ones less and less:
+# Say weights up to 1 should be free, and beyond that cost what they cost `l1`:
 #
-# $$\rho(x) = \tfrac12 x^2 \text{ for } |x| \le 1, \qquad \tfrac12 \text{ beyond}$$
+# $$\rho(x) = \max(|x| - 1, 0) .$$
 #
-# would not even be smooth. Take instead the absolute value with a dead zone, $\rho(x) = \max(|x| - 1, 0)$:
-# weights up to 1 are free. Two formulas are enough, the value and its prox.
+# Two formulas are enough, the value and its prox.
 
 
 # %%
@@ -345,10 +344,11 @@ class DeadZone(jr.Elementwise):
 
 # %% [markdown]
 # Everything else comes with it: pytrees, a λ per layer, `.on(...)`, sums, sweeps. The conformance kit
-# tells whether value and prox belong together. It draws points and puts them through some thirty laws.
+# tells whether value and prox belong together. It draws points, with
+# zeros and ties among them, and puts them through every law that applies.
 
 # %%
-report = check_penalty(DeadZone(0.5), max_examples=5)
+report = check_penalty(DeadZone(0.5), max_examples=3)
 print(len(report.passed), "laws hold; not applicable:", ", ".join(report.skipped))
 assert "prox_minimises" in report.passed
 
@@ -373,7 +373,7 @@ class Wrong(DeadZone):
 
 
 try:
-    check_penalty(Wrong(0.5), max_examples=5)
+    check_penalty(Wrong(0.5), max_examples=3)
     caught = ""
 except AssertionError as violation:
     caught = str(violation)
