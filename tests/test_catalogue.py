@@ -24,17 +24,21 @@ CATALOGUE = {
     "cardinality": lambda: jr.cardinality(3),
     "elastic_net": lambda: jr.elastic_net(0.5, 0.7),
     "ewc": lambda: jr.ewc(0.5, CENTER, {"bias": WEIGHTS, "kernel": 2.0}),
+    "exclusive_lasso": lambda: jr.exclusive_lasso(0.5, axis=0),
     "group_lasso": lambda: jr.group_lasso(0.3, axis=0),
+    "hierarchical": lambda: jr.hierarchical(0.5, 2.0, skip="skip", layer="layer"),
     "huber": lambda: jr.huber(0.5, 0.3),
     "l0": lambda: jr.l0(0.5),
     "l1": lambda: jr.l1(0.5),
     "l1_ball": lambda: jr.l1_ball(2.0),
+    "l1_linf": lambda: jr.l1_linf(0.5, axis=1),
     "l1_minus_l2": lambda: jr.l1_minus_l2(0.5, 0.8),
     "l2": lambda: jr.l2(0.5),
     "l2_ball": lambda: jr.l2_ball(1.5),
     "l2_sp": lambda: jr.l2_sp(0.5, CENTER),
     "l_half": lambda: jr.l_half(0.5),
     "l_two_thirds": lambda: jr.l_two_thirds(0.5),
+    "linf": lambda: jr.linf(0.5),
     "linf_ball": lambda: jr.linf_ball(0.8),
     "log_det": lambda: jr.log_det(0.5),
     "log_sum": lambda: jr.log_sum(0.5, 0.2),
@@ -44,8 +48,10 @@ CATALOGUE = {
     "nonneg": lambda: jr.nonneg(),
     "nuclear": lambda: jr.nuclear(0.5),
     "orthogonal": lambda: jr.orthogonal(0.5),
+    "overlapping_group_lasso": lambda: jr.overlapping_group_lasso(0.3, [[0, 1], [1, 2]]),
     "scad": lambda: jr.scad(0.5),
     "simplex": lambda: jr.simplex(1.5),
+    "slope": lambda: jr.slope(0.5),
     "sparse_group_lasso": lambda: jr.sparse_group_lasso(0.3, axis=1),
     "spectral_ball": lambda: jr.spectral_ball(0.9),
     "spectral_norm": lambda: jr.spectral_norm(0.5),
@@ -57,6 +63,15 @@ VARIANTS = {
     "box per leaf": lambda: jr.box({"bias": -1.0, "kernel": 0.0}, {"bias": jnp.inf, "kernel": 1.0}),
     "cardinality by rows": lambda: jr.cardinality(1, axis=0),
     "elastic net per leaf": lambda: jr.elastic_net({"bias": 0.1, "kernel": 1.0}, 0.3),
+    "exclusive lasso of leaves": lambda: jr.exclusive_lasso(0.5),
+    "group lasso across leaves": lambda: jr.group_lasso(0.3, groups=[["bias", "kernel"]]),
+    "group lasso across slices": lambda: jr.group_lasso(
+        0.3, groups=[[("bias", 0), ("kernel", -2)]]
+    ),
+    "group lasso by labels": lambda: jr.group_lasso(0.3, axis=0, groups=jnp.array([0, 1, 0, 2])),
+    "group lasso weighted": lambda: jr.group_lasso(
+        0.3, axis=0, weights=jnp.array([[1.0], [0.0], [2.0], [0.5]])
+    ),
     "group lasso by two axes": lambda: jr.group_lasso(0.3, axis=(0, 1)),
     "group lasso of leaves": lambda: jr.group_lasso(0.3, sqrt_size=False),
     "l0 nonneg": lambda: jr.l0(0.5, nonneg=True),
@@ -70,6 +85,7 @@ VARIANTS = {
     "orthogonal both sides": lambda: jr.orthogonal(0.5, double_sided=True),
     "scad weighted": lambda: jr.scad(0.5, weights=WEIGHTS),
     "simplex by rows": lambda: jr.simplex(axis=0),
+    "slope of OSCAR": lambda: jr.slope(0.5, weights=jnp.linspace(1.0, 0.1, 12)),
 }
 
 BINDING = {
@@ -83,8 +99,11 @@ BINDING = {
 }
 ALL_BUT_BINDING = sorted(set(LAWS) - BINDING)
 
-# How exact an iterative prox is, and laws that have a reason not to hold.
-OPTIONS: dict[str, dict] = {}
+# Parameters that suit a structure, how exact an iterative prox is, laws that cannot hold.
+OPTIONS: dict[str, dict] = {
+    "hierarchical": {"params": {"layer": jnp.ones((4, 3)), "skip": jnp.ones((4, 2))}},
+    "overlapping_group_lasso": {"shape": (4, 3)},  # two features apart, and one shared: 4 copies
+}
 
 
 def constructors():
