@@ -57,14 +57,16 @@ def _objective(case: Case, z: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _planar(case: Case) -> np.ndarray:
-    """Points [8, n] on an axis or in a plane: neighbours in the last axis, and in the first."""
+    """Points [8, n] on an axis, or in a plane with a neighbour: in its row, its column, a leaf."""
     n, rows = case.x.size, np.zeros((8, case.x.size))
-    block = next(iter(case.layout.blocks(np.arange(n)).values()))
-    across = int(block[1].flat[0]) if block.ndim and len(block) > 1 else min(1, n - 1)
-    for k, (scale, other) in enumerate([(1, 0), (0.5, 0), (2, 0), (1, 1)] * 2):
-        partner = across if k > 3 else min(1, n - 1)
-        rows[k, partner] = other * case.y[partner]
-        rows[k, 0] = scale * case.x[0] if case.x[0] else scale * case.generic[0][0]
+    blocks = list(case.layout.blocks(np.arange(n)).values())
+    block = blocks[0]
+    below = int(block[1].flat[0]) if block.ndim and len(block) > 1 else min(1, n - 1)
+    beyond = int(blocks[1].flat[0]) if len(blocks) > 1 and blocks[1].size else below
+    partners = [0, 0, min(1, n - 1), min(1, n - 1), below, below, beyond, beyond]
+    for row, partner, scale in zip(rows, partners, [1, 0.5, 1, 2, 1, 0.5, 1, 2]):
+        row[partner] = case.y[partner]
+        row[0] = scale * (case.x[0] or case.generic[0][0])
     return rows
 
 
