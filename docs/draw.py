@@ -148,6 +148,26 @@ def groups() -> None:
     save(figure, "groups")
 
 
+def neighbours() -> None:
+    """A noisy line before and after one step."""
+    t = np.arange(120)
+    noise = 0.35 * np.random.default_rng(0).normal(size=120)
+    steps = np.where((t > 30) & (t < 55), 2.0, 0) - 1.5 * (t > 90)
+    slopes = np.interp(t, [0, 40, 80, 119], [-1, 2, 0.5, 1.5])
+    shown = {
+        "total_variation": (steps, jr.total_variation(1.5)),
+        "fused_lasso": (steps, jr.fused_lasso(1.7, 0.1)),
+        "trend_filter": (slopes, jr.trend_filter(10.0)),
+    }
+    figure, axes = panels(3)
+    for axis, (title, (truth, reg)) in zip(axes, shown.items()):
+        before = jnp.asarray(truth + noise, jnp.float32)
+        axis.plot(t, before, ".", color="0.7", ms=3)
+        axis.plot(t, reg.prox(before, 1.0), color="C0")
+        axis.set(title=title, xticks=())
+    save(figure, "neighbours")
+
+
 def matrices() -> None:
     """Singular values before and after one step."""
     s = jnp.array([3.0, 2.3, 1.7, 1.2, 0.8, 0.5, 0.25])
@@ -214,6 +234,7 @@ if __name__ == "__main__":
     separable("convex", CONVEX)
     separable("nonconvex", NONCONVEX)
     groups()
+    neighbours()
     matrices()
     constraints()
     reference()

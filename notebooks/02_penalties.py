@@ -40,7 +40,7 @@ rng = np.random.default_rng(0)
 # Read the blue line as "what comes in, what goes out", with the grey diagonal as "nothing happens".
 #
 # - Flat at 0: small entries become **exactly** 0.
-# - Nearer to 0 than the diagonal far out: large entries lose something too. That is the **bias** of the penalty.
+# - Nearer to 0 than the diagonal far out: large entries lose something too, the **bias**.
 # - A jump: an entry is either 0 or large, nothing in between.
 
 # %%
@@ -253,6 +253,32 @@ norms = jnp.linalg.norm(group_fits["group_lasso"].reshape(40, 5), axis=1)
 print("groups kept:", int((norms > 0).sum()), "of 40; the true ones among them:", norms[alive] > 0)
 assert (norms[alive] > 0).all()
 assert group_errors["group_lasso"] < group_errors["l1"]
+
+# %% [markdown]
+# ## Neighbours
+#
+# Here the order of the entries counts. Penalties on differences turn noise into pieces: flat ones, flat
+# ones of which most are 0, or straight ones.
+
+# %%
+t = np.arange(120)
+flat = np.where((t > 30) & (t < 55), 2.0, 0.0)
+bent = np.interp(t, [0, 40, 80, 119], [-1, 2, 0.5, 1.5])
+smoothers = {
+    "total_variation": (flat, jr.total_variation(1.5)),
+    "fused_lasso": (flat, jr.fused_lasso(1.7, 0.1)),
+    "trend_filter": (bent, jr.trend_filter(10.0)),
+}
+
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.2))
+for axis, (name, (signal, reg)) in zip(axes, smoothers.items()):
+    before = jnp.asarray(signal + 0.35 * rng.normal(size=120), jnp.float32)
+    after = reg.prox(before, 1.0)
+    axis.plot(t, before, ".", color="0.7", ms=4)
+    axis.plot(t, signal, color="k", lw=0.8, ls="--")
+    axis.plot(t, after, color="C0", lw=1.8)
+    axis.set(title=f"{name}: error {error(before, signal):.2f} → {error(after, signal):.2f}")
+    assert error(after, signal) < error(before, signal) / 2
 
 # %% [markdown]
 # ## Matrices: the same curves, on singular values
