@@ -382,8 +382,9 @@ def test_refusals_say_what_to_do():
         ValueError, match=r"l2_ball: `radius` has shape \(3, 2\) and differs inside"
     ):
         jr.l2_ball(jnp.ones((3, 2)), axis=0)(x)
-    with pytest.raises(TypeError, match=r"simplex: `axis` must be an integer.*got 'rows'"):
-        jr.simplex(axis="rows")
+    for bad in ("rows", [0], 1.0, True):
+        with pytest.raises(TypeError, match=r"simplex: `axis` must be an integer.*got"):
+            jr.simplex(axis=bad)
     for make in (jr.l1_ball, jr.l2_ball, jr.linf_ball, jr.max_norm):
         with pytest.raises(ValueError, match=r"_(ball|norm): `radius` must be >= 0 .* got -1"):
             make(-1.0)

@@ -18,7 +18,7 @@ from jaxreg._tree import PyTree, is_concrete
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalty import Penalty, static_field
 
-__all__ = ["Axis", "Constraint", "Grouped", "checked_axis", "values_first", "whole"]
+__all__ = ["Axis", "Constraint", "Grouped", "values_first", "whole"]
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -119,14 +119,6 @@ class Grouped(Constraint):
 
 def _axes(axis: Axis) -> tuple[int, ...]:
     return () if axis is None else (axis,) if isinstance(axis, int) else axis
-
-
-def checked_axis(owner: str, axis: Axis) -> Axis:
-    if not all(isinstance(a, int) and not isinstance(a, bool) for a in _axes(axis)):
-        raise TypeError(
-            f"{owner}: `axis` must be an integer, a tuple of them or None, got {axis!r}."
-        )
-    return axis
 
 
 def whole(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:

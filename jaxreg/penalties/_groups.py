@@ -6,22 +6,19 @@ list per group. Groups made of whole leaves are in `jaxreg.penalties.leaf_groups
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._tree import PyTree
-from jaxreg.leaf import LeafPenalty
+from jaxreg.penalties._weighted import Weighted
 from jaxreg.penalty import snake_name, static_field
 from jaxreg.prox._groups import Axes, Labels, total
 
-__all__ = ["Grouped", "checked_axis", "group_norm", "index_lists", "labels_of"]
+__all__ = ["Grouped", "checked_axis", "group_norm", "index_lists", "refuse_missing", "structure"]
 
 
 def checked_axis(owner: str, axis: Any, several: bool = True) -> Any:
@@ -35,6 +32,13 @@ def checked_axis(owner: str, axis: Any, several: bool = True) -> Any:
         kinds = "an integer, a tuple of them or None" if several else "an integer or None"
         raise TypeError(f"{owner}: `axis` must be {kinds}, got {axis!r}.")
     return axis
+
+
+def structure(owner: str, axis: Any, groups: Any) -> tuple[Any, Labels | None]:
+    """The static fields (axis, groups) from the arguments; labels carry their axis themselves."""
+    if groups is None:
+        return checked_axis(owner, axis), None
+    return None, labels_of(owner, groups, checked_axis(owner, axis, several=False))
 
 
 def labels_of(owner: str, groups: Any, axis: int | None) -> Labels:
@@ -107,11 +111,9 @@ def refuse_missing(owner: str, labels: np.ndarray) -> None:
         )
 
 
-class Grouped(LeafPenalty):
+class Grouped(Weighted):
     """lam * sum_g weights_g * r(theta_g): a sum over the groups of each leaf."""
 
-    lam: ArrayLike | PyTree
-    weights: ArrayLike | PyTree = None
     axis: int | tuple[int, ...] | None = static_field(default=None)
     groups: Labels | None = static_field(default=None)
 
@@ -174,17 +176,7 @@ class Grouped(LeafPenalty):
         found = jnp.where(strengths > 0, needed / jnp.where(strengths > 0, strengths, 1), jnp.inf)
         return jnp.max(jnp.where(needed > 0, found, 0), initial=0.0)
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
-        if self.weights is None:
-            yield from super()._leaves(params)
-            return
-        owner = snake_name(type(self))
-        given = _tree.prefix_leaves(self.weights, params, owner, "weights")
-        unweighted = dataclasses.replace(self, weights=None)
-        for w, (path, x, leaf) in zip(given, LeafPenalty._leaves(unweighted, params)):
-            yield path, x, dataclasses.replace(leaf, weights=self._fit_weights(w, x, path))
-
-    def _fit_weights(self, weights: Any, x: Any, path: str) -> Array:
+    def fit_weights(self, weights: Any, x: Any, path: str) -> Array:
         """One factor per group, in the shape of a group's total."""
         weights, shape = jnp.asarray(weights, _tree.accumulator(x)), jnp.shape(x)
         across = [a % len(shape) for a in self._across]

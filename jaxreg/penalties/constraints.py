@@ -26,7 +26,8 @@ from jax.typing import ArrayLike
 from jaxreg import prox
 from jaxreg._check import strength
 from jaxreg._tree import PyTree
-from jaxreg.penalties._constraint import Axis, Grouped, checked_axis, whole
+from jaxreg.penalties._constraint import Axis, Grouped, whole
+from jaxreg.penalties._groups import checked_axis
 from jaxreg.penalties.bounds import Interval
 from jaxreg.penalty import Penalty
 from jaxreg.prox._common import scaled_norm

@@ -15,7 +15,7 @@ from jaxreg import prox
 from jaxreg._check import strength
 from jaxreg._tree import PyTree, safe_abs
 from jaxreg.penalties._common import optional, share
-from jaxreg.penalties._groups import Grouped, checked_axis, group_norm, labels_of
+from jaxreg.penalties._groups import Grouped, group_norm, structure
 from jaxreg.penalties.leaf_groups import LeafGroups, leaf_groups_of, names_leaves
 from jaxreg.penalty import Penalty, static_field
 from jaxreg.prox._groups import Labels, largest, spread
@@ -190,7 +190,7 @@ def group_lasso(
             leaf_groups_of("group_lasso", groups),
             sqrt_size,
         )
-    axis, labels = _structure("group_lasso", axis, groups)
+    axis, labels = structure("group_lasso", axis, groups)
     strengths = strength("group_lasso", "lam", lam), optional("group_lasso", "weights", weights)
     return GroupLasso(*strengths, axis, labels, sqrt_size)
 
@@ -225,7 +225,7 @@ def sparse_group_lasso(
         none; at the first call, `axis` or `groups` do not fit a leaf.
       TypeError: `axis` is no integer, or `groups` neither labels nor index lists.
 
-    Source: Simon, Friedman, Hastie & Tibshirani, A sparse-group lasso (2013), eq. 3 and section 3.2.
+    Source: Simon, Friedman, Hastie & Tibshirani, A sparse-group lasso (2013).
     Three passes over the parameters.
     >>> import jaxreg as jr
     >>> reg = jr.sparse_group_lasso(1.0, 0.5, axis=0, sqrt_size=False)
@@ -238,7 +238,7 @@ def sparse_group_lasso(
             f"{owner}: `groups` of leaves are for group_lasso; add l1(lam) to the objective by "
             "add_penalty_gradient, or give labels or index lists here."
         )
-    axis, labels = _structure(owner, axis, groups)
+    axis, labels = structure(owner, axis, groups)
     return SparseGroupLasso(
         strength(owner, "lam", lam),
         optional(owner, "weights", weights),
@@ -248,10 +248,3 @@ def sparse_group_lasso(
         l1_ratio=share(owner, "l1_ratio", l1_ratio, "0 (group lasso) and 1 (lasso)"),
         l1_weights=optional(owner, "l1_weights", l1_weights),
     )
-
-
-def _structure(owner: str, axis: Any, groups: Any) -> tuple[Any, Labels | None]:
-    """The static fields (axis, groups) from the arguments; labels carry their axis themselves."""
-    if groups is None:
-        return checked_axis(owner, axis), None
-    return None, labels_of(owner, groups, checked_axis(owner, axis, several=False))

@@ -7,7 +7,7 @@ the left of the root solves the linear piece it is on, never jumps over the root
 finitely many pieces: no sort, no tolerance, a handful of sums. Projections onto the l1 ball and the
 simplex, and the proxes of the maximum, of the squared l1 norm and of LassoNet are all of this form.
 
-Source: Condat, Fast projection onto the simplex and the l1 ball (2016), section 3 (Michelot's method).
+Source: Michelot (1986), as reviewed in Condat, Fast projection onto the simplex and the l1 ball (2016).
 """
 
 from __future__ import annotations

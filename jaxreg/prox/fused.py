@@ -47,7 +47,7 @@ def total_variation(
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Johnson (2013), section 3; with weights, Barbero & Sra (2018), section 4.
+    Source: Johnson (2013); with weights also Barbero & Sra, Modular proximal optimization (2018).
     >>> total_variation(jnp.array([0.0, 0.0, 3.0, 3.0]), 0.5).tolist()
     [0.25, 0.25, 2.75, 2.75]
     """
@@ -84,7 +84,8 @@ def fused_lasso(
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Friedman, Hastie, Hofling & Tibshirani (2007), lemma A.1: the two proxes compose exactly.
+    Source: Friedman, Hastie, Hofling & Tibshirani, Pathwise coordinate optimization (2007): the two
+    proxes compose exactly.
     >>> fused_lasso(jnp.array([0.0, 0.0, 3.0, 3.0]), 1.0, 0.5).tolist()
     [0.0, 0.0, 1.75, 1.75]
     """

@@ -48,7 +48,7 @@ def total_variation_2d(
       TypeError: `x` is not floating.
 
     Source: Beck & Teboulle, Fast gradient-based algorithms for constrained total variation (2009);
-    restart: O'Donoghue & Candes (2015), section 3.2.
+    restart: O'Donoghue & Candes (2015).
     >>> near = total_variation_2d(jnp.array([[0.0, 0.0], [0.0, 4.0]]), 0.5)
     >>> near.value.round(2).tolist(), bool(near.residual < 1e-3)
     ([[0.3..., 0.3...], [0.3..., 3.0]], True)

@@ -39,8 +39,7 @@ def isotonic(
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Barlow et al. (1972), pool adjacent violators; the stack is that of Best & Chakravarti
-    (1990), section 3.
+    Source: Barlow et al. (1972), pool adjacent violators; Best & Chakravarti (1990).
     >>> isotonic(jnp.array([1.0, 3.0, 2.0])).tolist()
     [1.0, 2.5, 2.5]
     """
@@ -67,7 +66,7 @@ def slope(x: ArrayLike, thresholds: ArrayLike) -> Array:
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Bogdan et al., SLOPE (2015), section 2.2 and algorithm 3; Zeng & Figueiredo (2014).
+    Source: Bogdan et al., SLOPE (2015), section 2; Zeng & Figueiredo, OWL (2014).
     >>> slope(jnp.array([3.0, -3.0, 1.0]), jnp.array([2.0, 1.0, 0.5])).tolist()
     [1.5, -1.5, 0.5]
     """

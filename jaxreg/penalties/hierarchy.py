@@ -1,0 +1,163 @@
+"""LassoNet's hierarchy: a feature enters the net only as far as its skip connection lets it.
+
+A linear skip connection beside the net gives every input feature a weight of its own, and each weight
+of the first layer is bounded by its feature's. Where the skip weight becomes 0 the feature is gone from
+the whole net: feature selection as in the lasso, for a model that is not linear.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg import _tree, prox
+from jaxreg._check import check_step, fitted, kind, shown, strength, upcast
+from jaxreg._tree import PyTree
+from jaxreg.penalties._groups import group_norm
+from jaxreg.penalties._weighted import one_step
+from jaxreg.penalty import Penalty, static_field
+from jaxreg.select import Selector, as_selector
+
+__all__ = ["hierarchical"]
+
+
+class _Pair(NamedTuple):
+    """The two leaves: numbers among the leaves of the parameters, and values, features first."""
+
+    skip_at: int
+    layer_at: int
+    skip: Array
+    layer: Array
+
+
+class Hierarchical(Penalty):
+    """lam * sum_j |skip_j|_2, and inf unless |layer_jk| <= M * |skip_j|_2."""
+
+    lam: ArrayLike
+    M: ArrayLike
+    skip: Selector = static_field()
+    layer: Selector = static_field()
+    smooth, convex = False, False
+
+    def __repr__(self) -> str:
+        strengths = f"{shown(self.lam)}, M={shown(self.M)}"
+        return f"hierarchical({strengths}, skip={self.skip!r}, layer={self.layer!r})"
+
+    def __call__(self, params: PyTree) -> Array:
+        pair = self._pair(params)
+        size = group_norm(pair.skip, 1)
+        # Both leaves were rounded to their own dtype after the prox: that is no violation.
+        own = [_rounding(jax.tree.leaves(params)[i]) for i in (pair.skip_at, pair.layer_at)]
+        slack = 1 + max(4 * max(own), 512 * _rounding(size))
+        inside = jnp.all(jnp.abs(pair.layer) <= slack * jnp.asarray(self.M, size.dtype) * size)
+        value = jnp.asarray(self.lam, size.dtype) * jnp.sum(size)
+        return value + jnp.where(inside, 0, jnp.inf)
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        pair, tree = self._pair(params), _tree.flatten(params)
+        steps = _tree.prefix_leaves(check_step(self.label, step), params, self.label, "step")
+        lam, M = (jnp.asarray(v, pair.skip.dtype) for v in (self.lam, self.M))
+        ours = steps[pair.skip_at], steps[pair.layer_at]
+        if ours[0] is ours[1] and jnp.ndim(ours[0]) == 0:
+            moved = prox.hierarchical(pair.skip, pair.layer, ours[0] * lam, M)
+        else:
+            shapes = [tree.values[i] for i in pair[:2]]
+            names = [tree.paths[i] for i in pair[:2]]
+            fit = [fitted(s, x, self.label, "step", p) for s, x, p in zip(ours, shapes, names)]
+            # One step per feature: all skip weights of a feature move along one ray.
+            one_step(self.label, fit[0], tuple(range(1, fit[0].ndim)))
+            rows = fit[0].reshape(-1, 1) if fit[0].ndim else fit[0]
+            moved = prox.hierarchical(pair.skip, pair.layer, lam, M, steps=(rows, fit[1]))
+        values = list(tree.values)
+        for at, z in zip(pair[:2], moved):
+            values[at] = z.reshape(values[at].shape).astype(jnp.result_type(values[at]))
+        return tree.rebuild(values)
+
+    def support(self, params: PyTree) -> list[bool]:
+        pair = self._pair(params)
+        return [i in pair[:2] for i in range(len(jax.tree.leaves(params)))]
+
+    def _pair(self, params: PyTree) -> _Pair:
+        tree = _tree.flatten(params)
+        at = [self._one(name, params) for name in ("skip", "layer")]
+        skip, layer = (tree.values[i] for i in at)
+        for i in at:
+            if not _tree.is_floating(tree.values[i]):
+                raise TypeError(
+                    f"hierarchical: the leaf {tree.paths[i]!r} is {kind(tree.values[i])}, and only "
+                    "real floating arrays can be penalised."
+                )
+        shapes = jnp.shape(skip), jnp.shape(layer)
+        if len(shapes[0]) not in (1, 2) or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:
+            raise ValueError(
+                f"hierarchical: `skip` {tree.paths[at[0]]!r} has shape {shapes[0]} and `layer` "
+                f"{tree.paths[at[1]]!r} has {shapes[1]}; they must be [features] or [features, outputs], "
+                "and [features, units]."
+            )
+        rows = upcast(skip).reshape(shapes[0][0], -1)
+        return _Pair(at[0], at[1], rows, upcast(layer))
+
+    def _one(self, name: str, params: PyTree) -> int:
+        rule = getattr(self, name)
+        try:
+            hits = [i for i, hit in enumerate(rule.mask(params)) if hit]
+        except ValueError as error:
+            raise ValueError(f"hierarchical: `{name}`: {error}") from error
+        if len(hits) != 1:
+            paths = [_tree.flatten(params).paths[i] for i in hits]
+            raise ValueError(
+                f"hierarchical: `{name}` {rule!r} must select one leaf, and it selects {paths}."
+            )
+        return hits[0]
+
+
+def _rounding(x: Any) -> float:
+    return float(jnp.finfo(jnp.result_type(x)).eps)
+
+
+def hierarchical(
+    lam: ArrayLike, M: ArrayLike = 10.0, *, skip: Selector | str, layer: Selector | str
+) -> Penalty:
+    """lam * sum_j |theta_j|_2 over features, with |W_jk| <= M * |theta_j|_2 on the first layer.
+
+    LassoNet's penalty: theta are the weights of a linear skip connection from the inputs to the
+    outputs, W those of the first hidden layer. To pick the inputs of a neural net: along a path of
+    growing lam, features leave the net one after another, from a dense net down to none.
+
+    It is a constraint, too, so use it through `proximal` (any rule with one step for all of a
+    feature's skip weights); its gradient is that of the first term alone. It is not convex, the prox
+    is its global minimiser.
+
+    Args:
+      lam: strength >= 0, a number.
+      M: how much larger than its skip weights a feature's layer weights may be, >= 0. 0 leaves the
+        linear model, large values nearly free layer weights. The paper's default is 10.
+      skip: selector or glob of the one leaf theta, [features] or [features, outputs].
+      layer: selector or glob of the one leaf W, [features, units].
+
+    Raises:
+      ValueError: a strength is negative or NaN; at the first call, a selector does not match exactly
+        one leaf, or the shapes do not fit.
+
+    Source: Lemhadri, Ruan, Abraham & Tibshirani, LassoNet (2021), whose Hier-Prox finds the same root
+    by a sort. Linear: a few sums.
+    >>> import jaxreg as jr
+    >>> reg = jr.hierarchical(1.0, M=1.0, skip="skip", layer="layer")
+    >>> params = {"layer": jnp.array([[3.0], [0.1]]), "skip": jnp.array([2.0, 0.1])}
+    >>> jax.tree.map(lambda x: x.tolist(), reg.prox(params, 1.0))
+    {'layer': [[2.0], [0.0]], 'skip': [2.0, 0.0]}
+    """
+    rules = []
+    for name, rule in (("skip", skip), ("layer", layer)):
+        if not isinstance(rule, (str, Selector)):
+            raise TypeError(f"hierarchical: `{name}` must be a selector or a glob, got {rule!r}.")
+        rules.append(as_selector(rule))
+    checked = [strength("hierarchical", n, v) for n, v in (("lam", lam), ("M", M))]
+    for name, value in zip(("lam", "M"), checked):
+        if not isinstance(value, Array) or value.ndim:
+            raise TypeError(f"hierarchical: `{name}` must be one number, got {shown(value)}.")
+    return Hierarchical(*checked, *rules)
