@@ -32,6 +32,8 @@ __all__ = ["TrainState", "Trainer"]
 
 # Evaluation runs over the data in slices of this many rows, so its memory does not grow with n.
 _EVAL_ROWS = 4096
+# Trainers and structures of penalties whose coupling was found right; it takes a few eager steps.
+_COUPLINGS_CHECKED: set[tuple] = set()
 # Steps whose batches are drawn at once in a single fit.
 _BLOCK = 1024
 
@@ -229,7 +231,15 @@ class Trainer:
         """Raise what is wrong with loss, optimizer and penalty, before anything compiles."""
         params = jax.eval_shape(lambda: self.start(penalty, key).params)
         jax.eval_shape(penalty, params)
-        check_coupling(self.optimizer(penalty), penalty, params)
+        if not all(_tree.is_concrete(x) for x in jax.tree.leaves(penalty)):
+            return
+        # Signs do not depend on how large a strength is, so they are looked at once for all of them.
+        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
+        zeros = tuple(bool(jnp.all(x == 0)) for x in jax.tree.leaves(penalty))
+        asked = (self, jax.tree.structure((penalty, params)), shapes, zeros)
+        if asked not in _COUPLINGS_CHECKED:
+            check_coupling(self.optimizer(penalty), penalty, params)
+            _COUPLINGS_CHECKED.add(asked)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ CATALOGUE = {
     "elastic_net": lambda: jr.elastic_net(0.5, 0.7),
     "ewc": lambda: jr.ewc(0.5, CENTER, {"bias": WEIGHTS, "kernel": 2.0}),
     "exclusive_lasso": lambda: jr.exclusive_lasso(0.5, axis=0),
+    "fused_lasso": lambda: jr.fused_lasso(0.3),
     "group_lasso": lambda: jr.group_lasso(0.3, axis=0),
     "hierarchical": lambda: jr.hierarchical(0.5, 2.0, skip="skip", layer="layer"),
     "huber": lambda: jr.huber(0.5, 0.3),
@@ -55,6 +56,8 @@ CATALOGUE = {
     "sparse_group_lasso": lambda: jr.sparse_group_lasso(0.3, axis=1),
     "spectral_ball": lambda: jr.spectral_ball(0.9),
     "spectral_norm": lambda: jr.spectral_norm(0.5),
+    "total_variation": lambda: jr.total_variation(0.3),
+    "trend_filter": lambda: jr.trend_filter(0.3),
     "unit_norm": lambda: jr.unit_norm(),
 }
 
@@ -103,6 +106,8 @@ ALL_BUT_BINDING = sorted(set(LAWS) - BINDING)
 OPTIONS: dict[str, dict] = {
     "hierarchical": {"params": {"layer": jnp.ones((4, 3)), "skip": jnp.ones((4, 2))}},
     "overlapping_group_lasso": {"shape": (4, 3)},  # two features apart, and one shared: 4 copies
+    # Its prox iterates to its tolerance, and its least subgradient would take as long as a prox.
+    "trend_filter": {"tolerance": 1e-3, "skip": ("gradient_least_norm",)},
 }
 
 

@@ -101,7 +101,7 @@ def prepare(settings: Settings) -> Job:
     trainer = jr.Trainer(
         model.init, model.loss, _optimizer(settings, grid[0]), metrics=model.metrics
     )
-    trainer.check(grid[0], jax.random.key(settings.seed))
+    trainer.check(grid[len(grid) - 1], jax.random.key(settings.seed))
     return Job(settings, dataset, train, test, trainer, grid)
 
 

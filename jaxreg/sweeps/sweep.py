@@ -96,7 +96,8 @@ def sweep(
             f"got {sorted(set(table.count.tolist()))}. Give a batch_size, or equal folds."
         )
     layout = plan(len(grid), len(table.rows) * seeds, chunk)
-    trainer.check(grid[0], key)
+    # The last penalty: the first may be λ = 0, in which no coupling shows.
+    trainer.check(grid[len(grid) - 1], key)
 
     together = data if validation is None else jax.tree.map(_rows_after, data, tuple(validation))
     lanes = Lanes(trainer, grid, table, seeds, layout, key, jax.tree.map(jnp.asarray, together))
