@@ -308,6 +308,17 @@ def test_decay_after_adam_is_caught_before_training():
         linear_trainer(wrong).fit(jr.l2(0.1), DATA, steps=1, key=KEY)
 
 
+def test_a_lam_of_zero_does_not_hide_a_wrong_order():
+    wrong = lambda reg: optax.chain(optax.adam(1e-3), jr.add_penalty_gradient(reg))
+    trainer = linear_trainer(wrong)
+    trainer.fit(jr.l2(0.0), DATA, steps=1, key=KEY)  # no decay, so nothing grows
+    with pytest.raises(ValueError, match="grow"):
+        trainer.fit(jr.l2(0.1), DATA, steps=1, key=KEY)
+    grid = jr.grid(jr.l2, lam=[0.0, 0.1])
+    with pytest.raises(ValueError, match="grow"):
+        jr.sweep(trainer, grid, DATA, folds=2, steps=1, key=KEY)
+
+
 @pytest.mark.parametrize(
     ("data", "error", "match"),
     [
