@@ -1,4 +1,8 @@
-"""Converted strengths make the same fit: against live scikit-learn, PyTorch and optax."""
+"""Converted strengths make the same fit: against live scikit-learn, Keras, PyTorch and optax.
+
+Where a library is live the number goes both ways: `to_` gives it to the library, whose fit is then that
+of the lam started from, and `from_` gives it back.
+"""
 
 import inspect
 import warnings
@@ -66,9 +70,10 @@ def assert_same_fit(model, found, rtol=1e-5, atol=1e-6):
 
 
 def test_ridge(data):
-    lam = convert.from_sklearn_ridge(7.0, n=N)
-    found = fitted(half_squares, jr.l2(lam).on(jr.kernels), *data)
-    assert_same_fit(linear_model.Ridge(alpha=7.0, tol=1e-10).fit(*data), found)
+    alpha = convert.to_sklearn_ridge(0.12, n=N)
+    assert convert.from_sklearn_ridge(alpha, n=N) == pytest.approx(0.12)
+    found = fitted(half_squares, jr.l2(0.12).on(jr.kernels), *data)
+    assert_same_fit(linear_model.Ridge(alpha=alpha, tol=1e-10).fit(*data), found)
 
 
 def test_ridge_with_example_weights(data):
@@ -84,9 +89,10 @@ def test_ridge_with_example_weights(data):
 
 
 def test_lasso(data):
-    lam = convert.from_sklearn_lasso(0.3)
-    w, b = fitted(half_squares, jr.l1(lam).on(jr.kernels), *data)
-    model = linear_model.Lasso(alpha=0.3, tol=1e-12, max_iter=100_000).fit(*data)
+    alpha = convert.to_sklearn_lasso(0.3)
+    assert convert.from_sklearn_lasso(alpha) == 0.3
+    w, b = fitted(half_squares, jr.l1(0.3).on(jr.kernels), *data)
+    model = linear_model.Lasso(alpha=alpha, tol=1e-12, max_iter=100_000).fit(*data)
     assert_same_fit(model, (w, b))
     assert (w == 0).tolist() == (model.coef_ == 0).tolist() != [False] * D
 
@@ -96,15 +102,17 @@ def test_elastic_net(data, ratio):
     model = linear_model.ElasticNet(alpha=0.4, l1_ratio=ratio, tol=1e-12, max_iter=100_000)
     model.fit(*data)
     both = convert.from_sklearn_elastic_net(0.4, l1_ratio=ratio)
+    assert convert.to_sklearn_elastic_net(*both) == pytest.approx((0.4, ratio))
     assert_same_fit(model, fitted(half_squares, (jr.l1(both.l1) + jr.l2(both.l2)).on("w"), *data))
     assert_same_fit(model, fitted(half_squares, jr.elastic_net(0.4, ratio).on("w"), *data))
 
 
 def test_logistic_regression(data):
     X, y = data[0], (data[1] > 0.5).astype(float)
-    model = linear_model.LogisticRegression(C=0.2, tol=1e-10, max_iter=10_000).fit(X, y)
-    lam = convert.from_sklearn_logistic(0.2, n=N)
-    assert_same_fit(model, fitted(log_loss, jr.l2(lam).on(jr.kernels), X, y), rtol=1e-4)
+    C = convert.to_sklearn_logistic(0.08, n=N)
+    assert convert.from_sklearn_logistic(C, n=N) == pytest.approx(0.08)
+    model = linear_model.LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(X, y)
+    assert_same_fit(model, fitted(log_loss, jr.l2(0.08).on(jr.kernels), X, y), rtol=1e-4)
 
 
 def test_sparse_logistic_regression(data):
@@ -162,7 +170,9 @@ def mlp_step(loss, params, lam, X, y, rate):
 @pytest.mark.parametrize("kind", ["regressor", "classifier"])
 def test_one_step_of_scikit_learns_mlp(data, kind):
     X, y = data[0], data[1] if kind == "regressor" else (data[1] > 0.5).astype(float)
-    batch, alpha, rate = 20, 3.0, 0.1
+    batch, lam, rate = 20, 0.15, 0.1
+    alpha = convert.to_sklearn_mlp(lam, batch_size=batch)
+    assert convert.from_sklearn_mlp(alpha, batch_size=batch) == pytest.approx(lam)
     cls = {"regressor": neural_network.MLPRegressor, "classifier": neural_network.MLPClassifier}
     options = {"momentum": 0.0, "nesterovs_momentum": False, "shuffle": False, "max_iter": 1}
     options |= {"hidden_layer_sizes": (4,), "batch_size": batch, "random_state": 0}
@@ -175,7 +185,7 @@ def test_one_step_of_scikit_learns_mlp(data, kind):
         model.set_params(learning_rate_init=rate).fit(X, y)
     loss = (lambda z, y: jnp.mean((z - y) ** 2) / 2) if kind == "regressor" else (
         lambda z, y: jnp.mean(optax.sigmoid_binary_cross_entropy(z, y)))  # fmt: skip
-    params, lam = start, convert.from_sklearn_mlp(alpha, batch_size=batch)
+    params = start
     for i in range(0, N, batch):
         params = mlp_step(loss, params, lam, X[i : i + batch], y[i : i + batch], rate)
     for i in range(2):
@@ -187,6 +197,40 @@ def test_keras_documented_values():
     ones = jnp.ones((5, 5))
     assert jr.l2(convert.from_keras_l2(2.0))(ones) == pytest.approx(50.0)
     assert jr.l1(convert.from_keras_l1(0.01))(ones) == pytest.approx(0.25)
+
+
+@pytest.fixture
+def keras(monkeypatch):
+    """Keras 3 on jax; a skip where it is not installed or runs on another backend already."""
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    found = pytest.importorskip("keras")
+    if found.backend.backend() != "jax":
+        pytest.skip("keras runs on another backend")
+    return found
+
+
+@pytest.mark.parametrize(("name", "ours"), [("l1", jr.l1), ("l2", jr.l2)])
+def test_keras_regularizers_have_our_value_and_gradient(keras, name, ours):
+    lam, w = 0.03, jnp.array([[1.5, -2.0], [0.5, 3.0]])
+    factor = getattr(convert, f"to_keras_{name}")(lam)
+    assert getattr(convert, f"from_keras_{name}")(factor) == pytest.approx(lam)
+    theirs = getattr(keras.regularizers, name.upper())(factor)
+    np.testing.assert_allclose(ours(lam)(w), theirs(w), rtol=1e-6)
+    np.testing.assert_allclose(jax.grad(ours(lam))(w), jax.grad(theirs)(w), rtol=1e-6)
+
+
+def test_keras_adamw_decays_as_scaled(keras):
+    lam, rate = 0.3, 0.05
+    decay = convert.to_adamw(lam)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, epsilon=1e-12)
+    p = keras.Variable(np.array(start()["w"]), dtype="float64")
+    optimizer.build([p])
+    for _ in range(20):
+        optimizer.apply([p.value - TARGET])
+    direction = optax.scale_by_adam(eps=1e-12)
+    tx = jr.decoupled(direction, jr.l2(convert.from_adamw(decay)), learning_rate=rate)
+    # Keras keeps its rate and counts in float32.
+    np.testing.assert_allclose(trained(tx, start(), pull)["w"], p.value, rtol=1e-5)
 
 
 def trained(tx, start, grad, n_steps=20):
@@ -226,7 +270,7 @@ def test_torch_weight_decay_is_coupled(name):
     torch = pytest.importorskip("torch")
     make = lambda p: getattr(torch.optim, name)(p, lr=0.05, weight_decay=0.3)
     inner = {"SGD": optax.sgd(0.05), "Adam": optax.adam(0.05, eps=1e-8)}[name]
-    lam = convert.from_torch_weight_decay(0.3)
+    lam = convert.from_torch_weight_decay(convert.to_torch_weight_decay(0.3))
     found = trained(optax.chain(jr.add_penalty_gradient(jr.l2(lam)), inner), start(), pull)
     np.testing.assert_allclose(found["w"], trained_by_torch(torch, make), rtol=1e-6)
 
