@@ -137,14 +137,20 @@ def groups() -> None:
     """A matrix before and after one step."""
     rows = [[2.6, 1.8, -2.2], [1.6, -0.3, 0.5], [0.6, -0.9, 0.4], [-0.5, 0.2, -2.0]]
     x = jnp.array(rows)
-    figure, axes = panels(5, 2, 1.5)
+    figure, axes = panels(6, 2, 1.5)
     tile(axes[0], "before (a group is a row)", x)
     for axis, (title, reg) in zip(axes[1:], GROUPS.items()):
         tile(axis, title, reg.prox(x, 1.0))
+    net = jr.hierarchical(1.5, 0.5, skip="skip", layer="layer")
+    moved = net.prox({"skip": x[:, :1], "layer": x[:, 1:]}, 1.0)
+    tile(axes[8], "hierarchical: skip | layer", jnp.hstack([moved["skip"], moved["layer"]]))
+    axes[8].axvline(0.5, color="k", lw=1)
     wide = jnp.array([[1.5, 1.2, 0.8, 0.3, 0.3, -0.2, 0.4]])
     shared = jr.overlapping_group_lasso(0.5, [[0, 1, 2], [2, 3, 4], [4, 5, 6]], axis=1)
-    tile(axes[8], "before (012, 234, 456)", wide)
-    tile(axes[9], "overlapping_group_lasso", shared.contract(shared.prox(shared.expand(wide), 1.0)))
+    tile(axes[9], "before (012, 234, 456)", wide)
+    after = shared.contract(shared.prox(shared.expand(wide), 1.0))
+    tile(axes[10], "overlapping_group_lasso", after)
+    axes[11].axis("off")
     save(figure, "groups")
 
 

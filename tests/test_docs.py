@@ -1,10 +1,14 @@
 """docs/penalties.md against the code: every penalty has its line, and every name in it exists."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+from test_catalogue import CATALOGUE, OPTIONS
 
 import jaxreg as jr
 
@@ -35,6 +39,45 @@ def test_a_line_has_the_arguments_in_order(name):
             actual, keywords = [*actual, "*"], True
         actual.append(parameter.name)
     assert written == actual
+
+
+# `name` | smooth | convex | metric | certificate | lambda_max | conjugate
+ABILITIES = dict(re.findall(r"^\| `(\w+)` \|((?: (?:yes|·) \|){6})$", TEXT, re.MULTILINE))
+
+
+def abilities(name):
+    """What a penalty can do, found out by asking it, on shapes alone."""
+    penalty, leaf = CATALOGUE[name](), jnp.ones((4, 3))
+    params = OPTIONS.get(name, {}).get("params", {"bias": leaf, "kernel": leaf})
+
+    def can(call):
+        try:
+            jax.eval_shape(call, params)
+        except ValueError:
+            return False
+        return True
+
+    assert can(lambda x: (penalty(x), penalty.prox(x, 1.0)))
+    has_lam = "lam" in {f.name for f in dataclasses.fields(penalty)}
+    return [
+        penalty.smooth,
+        penalty.convex,
+        can(lambda x: penalty.prox(x, jax.tree.map(jnp.abs, x))),
+        can(lambda x: penalty.subdiff_distance(x, x)),
+        has_lam and can(penalty.lambda_max),
+        can(penalty.conjugate),
+    ]
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_page_says_what_a_penalty_can_do(name):
+    assert ["yes" in cell for cell in ABILITIES[name].split("|")[:-1]] == abilities(name)
+
+
+def test_every_operator_is_listed():
+    listed = re.findall(r"`(\w+)`", TEXT.split("| of | operators |")[1])
+    classes = {n for n in jr.prox.__all__ if inspect.isclass(getattr(jr.prox, n))}
+    assert sorted(listed) == sorted(set(jr.prox.__all__) - classes)
 
 
 def test_every_name_in_code_type_is_public_or_an_argument():
