@@ -55,21 +55,42 @@ from jaxreg.penalty import Penalty, Zero, static_field
 from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
-from jaxreg.sweeps import Grid, grid, map_penalties, sweep
+from jaxreg.sweeps import (
+    Callback,
+    Evaluation,
+    Grid,
+    Halving,
+    Interrupted,
+    MLflow,
+    Setup,
+    TensorBoard,
+    WandB,
+    grid,
+    map_penalties,
+    sweep,
+)
 from jaxreg.train import Trainer, TrainState
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Elementwise",
+    "Evaluation",
     "Grid",
+    "Halving",
+    "Interrupted",
     "LeafPenalty",
     "Ledger",
+    "MLflow",
     "Penalty",
     "Selector",
+    "Setup",
     "Status",
     "SweepResult",
+    "TensorBoard",
     "TrainState",
     "Trainer",
+    "WandB",
     "Zero",
     "adaptive_weights",
     "add_penalty_gradient",

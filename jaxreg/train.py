@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
@@ -250,6 +251,7 @@ class BatchStream:
     not fill a batch waits for another epoch. `rows` is padded to a common length across folds,
     `count` says how many of them are real, `fewest` is the smallest count of any fold, and `ahead`
     is how many steps are drawn at once. A `batch_size` of None is the full batch, unshuffled.
+    `sharding` says how the rows of a batch lie over devices.
     """
 
     rows: Array
@@ -258,14 +260,20 @@ class BatchStream:
     batch_size: int | None
     ahead: int
     fewest: int
+    sharding: Sharding | None = None
 
     def batches(self, data: tuple, first: int | Array) -> Callable[[Any], tuple]:
         """A function i -> the batch of step first + i, for 0 <= i < ahead."""
         if self.batch_size is None:
-            whole = jax.tree.map(lambda a: a[self.rows], data)
+            whole = self._placed(jax.tree.map(lambda a: a[self.rows], data))
             return lambda i: whole
         order = self._order(first)
-        return lambda i: jax.tree.map(lambda a: a[order[i]], data)
+        return lambda i: self._placed(jax.tree.map(lambda a: a[order[i]], data))
+
+    def _placed(self, batch: tuple) -> tuple:
+        if self.sharding is None:
+            return batch
+        return jax.tree.map(lambda a: lax.with_sharding_constraint(a, self.sharding), batch)
 
     def _order(self, first: int | Array) -> Array:
         """Row numbers [ahead, batch_size] of the steps first, first + 1, …"""

@@ -11,7 +11,6 @@ from sklearn.model_selection import KFold
 
 import jaxreg as jr
 from jaxreg.sweeps.folds import make_folds
-from jaxreg.sweeps.lanes import plan
 
 N, D, H = 24, 4, 6
 KEY = jax.random.key(3)
@@ -221,19 +220,6 @@ def test_unequal_folds_train_each_on_its_own_rows():
     )
     want = 0.5 * np.mean((predict(state.params, X[:8]) - Y[:8]) ** 2)
     np.testing.assert_allclose(got.valid["loss"][2, 0, 0, -1], want, rtol=1e-5)
-
-
-# --- layout ---------------------------------------------------------------------------------------
-
-
-def test_the_layout_wastes_few_lanes_and_says_what_it_is():
-    assert plan(32, 5, None).chunk == 8
-    assert plan(7, 1, None).chunk == 7
-    assert plan(1, 4, None).chunk == 1
-    for k in range(1, 40):
-        chunk = plan(k, 1, None).chunk
-        assert -(-k // chunk) * chunk <= k + 3
-    assert "groups of 8 vmapped lanes" in str(plan(32, 5, None))
 
 
 # --- bad input ------------------------------------------------------------------------------------

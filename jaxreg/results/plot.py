@@ -22,6 +22,7 @@ from jaxreg.results.axes import (
     place,
     pyplot,
 )
+from jaxreg.results.status import Status
 
 __all__ = ["LearningCurvesDisplay", "ValidationCurveDisplay", "learning_curves"]
 
@@ -47,7 +48,8 @@ class ValidationCurveDisplay:
     """Training and validation means against lam, with ± one standard error and both choices.
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_`, `bands_` and
-    `points_` by the label of the curve, `choices_` by rule, and `diverged_`.
+    `points_` by the label of the curve, `choices_` by rule, `diverged_` and `given_up_`. The points of
+    a penalty that was given up are of the rung where it was, and ringed.
     """
 
     coords: dict[str, np.ndarray]
@@ -55,6 +57,7 @@ class ValidationCurveDisplay:
     title: str
     curves: list[Curve]
     diverged: np.ndarray
+    given_up: np.ndarray
     choices: dict[str, int]
     ax_: Any = dataclasses.field(default=None, init=False, repr=False)
     figure_: Any = dataclasses.field(default=None, init=False, repr=False)
@@ -63,6 +66,7 @@ class ValidationCurveDisplay:
     points_: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
     choices_: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
     diverged_: Any = dataclasses.field(default=None, init=False, repr=False)
+    given_up_: Any = dataclasses.field(default=None, init=False, repr=False)
 
     @classmethod
     def from_result(
@@ -84,7 +88,8 @@ class ValidationCurveDisplay:
             metric=metric,
             title=getattr(result.penalties, "label", ""),
             curves=list(_curves(result, metric, coords)),
-            diverged=(np.asarray(result.status) != 0).any((1, 2)),
+            diverged=_some(result, Status.DIVERGED),
+            given_up=_some(result, Status.GIVEN_UP),
             choices=_choices(result),
         )
         return display.plot(ax)
@@ -100,6 +105,7 @@ class ValidationCurveDisplay:
         for rule, k in self.choices.items():
             self._draw_choice(rule, k, axis)
         self._draw_diverged(axis)
+        self._draw_given_up(axis)
         dress_strengths(self.ax_, axis)
         # Scaled for the validation curves: a training loss near 0 would flatten their valley.
         dress_values(self.ax_, np.concatenate([c.mean for c in self.curves if not c.dashed]))
@@ -134,6 +140,16 @@ class ValidationCurveDisplay:
         self.choices_[rule] = self.ax_.axvline(
             axis.position[k], color=color, linestyle=style, linewidth=1.4, label=label, zorder=1
         )
+
+    def _draw_given_up(self, axis: Axis) -> None:
+        """A ring around the validation points that are of a rung and not of the end."""
+        curve = next(c for c in self.curves if not c.dashed)
+        ringed = self.given_up[curve.index] & np.isfinite(curve.mean)
+        if ringed.any():
+            (self.given_up_,) = self.ax_.plot(
+                axis.position[curve.index][ringed], curve.mean[ringed], "o", color=_GREY,
+                markerfacecolor="none", markersize=8, label="given up at a rung", zorder=4,
+            )  # fmt: skip
 
     def _draw_diverged(self, axis: Axis) -> None:
         if not self.diverged.any():
@@ -216,9 +232,9 @@ class LearningCurvesDisplay:
     ) -> LearningCurvesDisplay:
         """Draw the curves of a `SweepResult`; see `learning_curves`."""
         result.mean(metric, split)  # the same errors for unknown names
-        values = np.asarray(getattr(result, split)[metric], float)
+        values = _carried(result, getattr(result, split)[metric])
         with np.errstate(all="ignore"):
-            loss = np.asarray(getattr(result, split)["loss"]).mean((1, 2))
+            loss = _carried(result, getattr(result, split)["loss"]).mean((1, 2))
             # An accuracy of NaN outputs is a number, and means nothing.
             curves = np.where(np.isfinite(loss), values.mean((1, 2)), np.nan)
         display = cls(
@@ -227,7 +243,7 @@ class LearningCurvesDisplay:
             title=getattr(result.penalties, "label", ""),
             time=np.asarray(result.time),
             curves=curves,
-            diverged=(np.asarray(result.status) != 0).any((1, 2)),
+            diverged=_some(result, Status.DIVERGED),
             choices=_choices(result),
         )
         return display.plot(ax)
@@ -298,6 +314,25 @@ class LearningCurvesDisplay:
             self.ax_.set_ylim(finite.min() - margin, finite.max() + margin)
         self.ax_.set(xlabel="step", ylabel=self.label)
         add_legend(self.ax_, self.title)
+
+
+def _some(result: Any, status: Status) -> np.ndarray:
+    """Which penalties [K] have a lane of this status."""
+    return (np.asarray(result.status) == status).any((1, 2))
+
+
+def _carried(result: Any, curves: Any) -> np.ndarray:
+    """Curves [K, F, S, T] in which a lane that was stopped early keeps the value that counts.
+
+    Else the mean over lanes would end, or jump, where the first of them stops.
+    """
+    curves, status = np.asarray(curves, float), np.asarray(result.status)
+    if result.stop is None:
+        return curves
+    at = np.asarray(result.stop)[..., None]
+    kept = np.take_along_axis(curves, at, -1)
+    ended = (status == Status.STOPPED)[..., None] & (np.arange(curves.shape[-1]) > at)
+    return np.where(ended, kept, curves)
 
 
 def learning_curves(

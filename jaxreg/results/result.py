@@ -17,7 +17,6 @@ the best one (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,31 +30,11 @@ from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
 from jaxreg.report.table import Table
 from jaxreg.results import archive, summary
+from jaxreg.results.status import Status
 
-__all__ = ["Choice", "Status", "SweepResult"]
+__all__ = ["Choice", "SweepResult"]
 
 _KIND = "jaxreg.SweepResult"
-
-
-class Status(enum.IntEnum):
-    """How a lane ended.
-
-    >>> Status.DIVERGED.message
-    'diverged: a loss or parameter became NaN or infinite'
-    """
-
-    FINISHED = 0
-    DIVERGED = 1
-
-    @property
-    def message(self) -> str:
-        return _MESSAGES[self]
-
-
-_MESSAGES = {
-    Status.FINISHED: "finished all steps",
-    Status.DIVERGED: "diverged: a loss or parameter became NaN or infinite",
-}
 
 
 class Choice(NamedTuple):
@@ -89,6 +68,9 @@ class SweepResult:
       params: final parameters, leaves [K, F, S, ...]; None when they were not kept.
       status: int [K, F, S] of `Status`.
       settings: JSON text of what made it.
+      stop: int [K, F, S], which of the T evaluations counts for each lane, and is that of its
+        parameters: the last it was trained to, or its best with early stopping; None is the last
+        for all. The curves of a lane that ended before the others go on with NaN.
 
     Methods that look at numbers return float64 numpy arrays and work outside `jit` only.
 
@@ -124,6 +106,7 @@ class SweepResult:
     params: PyTree
     status: Any
     settings: str = "{}"
+    stop: Any = None
 
     @property
     def axes(self) -> tuple[str, str, str, str]:
@@ -136,9 +119,10 @@ class SweepResult:
         return ("loss", *sorted(set(self.valid) - {"loss"}))
 
     def mean(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
-        """Mean over folds and seeds at the last step, [K]; NaN where any lane diverged.
+        """Mean over folds and seeds at the evaluation that counts, [K]; NaN where any lane diverged.
 
-        Every fold counts alike, whatever its number of rows.
+        Every fold counts alike, whatever its number of rows. That of a penalty that was given up is
+        of the rung where it was.
 
         Raises:
           ValueError: no such metric or split.
@@ -160,7 +144,7 @@ class SweepResult:
     def best(
         self, rule: str = "min", metric: str = "loss", *, maximize: bool | None = None
     ) -> Choice:
-        """The penalty to use, by its validation score; a diverged one is never chosen.
+        """The penalty to use, by its validation score; one that diverged or was given up never is.
 
         Args:
           rule: "min", the best mean; or "1se", the strongest penalty (largest first coordinate) whose
@@ -169,13 +153,14 @@ class SweepResult:
           maximize: whether larger is better. Must be given for every metric but the loss.
 
         Raises:
-          ValueError: every penalty diverged, unknown rule or metric, `maximize` missing, or the rule
-            needs a standard error where there is a single lane.
+          ValueError: every penalty diverged or was given up, unknown rule or metric, `maximize`
+            missing, or the rule needs a standard error where there is a single lane.
         """
         mean, stderr = self.mean(metric), self.stderr(metric)
         sign = -1.0 if summary.direction(metric, maximize) else 1.0
         strength = np.asarray(next(iter(self.coords.values())), float)
-        k = summary.choose(rule, metric, sign * mean, stderr, strength)
+        score = np.where(self._any(Status.GIVEN_UP), np.nan, sign * mean)
+        k = summary.choose(rule, metric, score, stderr, strength)
         penalty = jax.tree.map(lambda x: x[k], self.penalties)
         return Choice(k, self._point(k), penalty, float(mean[k]), float(stderr[k]), rule)
 
@@ -302,12 +287,20 @@ class SweepResult:
         # The shortest decimal of the coordinate's own dtype: 0.001 and not 0.0010000000474974513.
         return {name: float(str(np.asarray(v)[k])) for name, v in self.coords.items()}
 
+    def _any(self, status: Status) -> np.ndarray:
+        """Which penalties [K] have a lane of this status."""
+        return (np.asarray(self.status) == status).any((1, 2))
+
     def _final(self, metric: str, split: str) -> np.ndarray:
-        """The metric at the last step [K, F, S], NaN for every lane of a lam that diverged in one."""
+        """The metric where it counts [K, F, S], NaN for every lane of a lam that diverged in one."""
         table = summary.chosen("split", split, {"train": self.train, "valid": self.valid})
-        values = np.asarray(summary.chosen("metric", metric, table))[..., -1]
-        diverged = (np.asarray(self.status) != Status.FINISHED).any((1, 2))
-        return np.where(diverged[:, None, None], np.nan, values.astype(np.float64))
+        values = np.asarray(summary.chosen("metric", metric, table))
+        if self.stop is None:
+            final = values[..., -1]
+        else:
+            final = np.take_along_axis(values, np.asarray(self.stop)[..., None], -1)[..., 0]
+        diverged = self._any(Status.DIVERGED)[:, None, None]
+        return np.where(diverged, np.nan, final.astype(np.float64))
 
 
 # The coordinates' order has a meaning, and jax sorts the keys of a dict: their names are static.
@@ -320,6 +313,7 @@ _DATA_FIELDS = (
     "penalty_value",
     "params",
     "status",
+    "stop",
 )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxreg.penalty import Penalty
 from jaxreg.report.table import Column, Table
+from jaxreg.results.status import Status
 
 __all__ = ["choose", "chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
 
@@ -59,8 +60,9 @@ def choose(
     finite = np.isfinite(score)
     if not finite.any():
         raise ValueError(
-            f"best: all {len(score)} penalties diverged, so none has a finite mean {metric}. Lower the "
-            "learning rate or the strengths; plot_learning_curves() shows where it happened."
+            f"best: all {len(score)} penalties diverged or were given up, so none has a finite mean "
+            f"{metric}. Lower the learning rate or the strengths; plot_learning_curves() shows where it "
+            "happened."
         )
     lowest = int(np.argmin(np.where(finite, score, np.inf)))
     if rule == "min":
@@ -103,12 +105,12 @@ def table(result: Any) -> Table:
     """See `SweepResult.table`."""
     rows, texts = _measured(result)
     made = choices(result)
-    n_bad = (np.asarray(result.status) != 0).sum((1, 2))
-    lanes = int(np.prod(np.shape(result.status)[1:]))
+    status = np.asarray(result.status)
+    n_bad, lanes = (status == Status.DIVERGED).sum((1, 2)), int(np.prod(status.shape[1:]))
     for k, (row, text) in enumerate(zip(rows, texts)):
         marks = [rule for rule, choice in made.items() if choice.index == k]
         row |= {"diverged": int(n_bad[k]), "lanes": lanes, "choice": tuple(marks)}
-        text += [_status(n_bad[k], lanes), ", ".join(marks)]
+        text += [_status(status[k]), ", ".join(marks)]
     heads = [f"{split} {m}" for m in result.metrics for split in ("train", "valid")]
     return Table(
         title=_title(result),
@@ -160,10 +162,22 @@ def _decimals(values: np.ndarray, digits: int) -> int:
     return int(np.clip(digits - 1 - np.floor(np.log10(np.median(sizes))), 0, 8))
 
 
-def _status(n_bad: int, lanes: int) -> str:
-    if not n_bad:
-        return "finished"
-    return f"diverged ({n_bad} of {lanes} lanes)" if lanes > 1 else "diverged"
+# The word for lanes of a status, the gravest first.
+_WORDS = {
+    Status.DIVERGED: "diverged",
+    Status.GIVEN_UP: "given up",
+    Status.RUNNING: "interrupted",
+    Status.STOPPED: "stopped early",
+    Status.FINISHED: "finished",
+}
+
+
+def _status(lanes: np.ndarray) -> str:
+    """How the lanes of a penalty ended: the gravest, and of how many."""
+    counts = {word: int((lanes == status).sum()) for status, word in _WORDS.items()}
+    word = next(word for word, n in counts.items() if n)
+    n = counts[word]
+    return word if n == lanes.size else f"{word} ({n} of {lanes.size} lanes)"
 
 
 def _title(result: Any) -> str:
@@ -218,8 +232,12 @@ def describe(result: Any) -> str:
     for rule, choice in choices(result).items():
         (score,) = _plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
         lines.append(f"  {rule:<9} {_coords(choice.coords)}: valid loss {score}")
-    n_bad, lanes = int((np.asarray(result.status) != 0).sum()), np.size(result.status)
-    lines.append(f"  {'status':<9} {lanes - n_bad} of {lanes} lanes finished, {n_bad} diverged")
+    status = np.asarray(result.status)
+    counts = {word: int((status == s).sum()) for s, word in reversed(_WORDS.items())}
+    counts = {w: n for w, n in counts.items() if n or w in ("finished", "diverged")}
+    first, *others = (f"{n} {word}" for word, n in counts.items())
+    first = first.replace(" ", f" of {status.size} lanes ", 1)
+    lines.append(f"  {'status':<9} {', '.join([first, *others])}")
     kept = "params kept" if result.params is not None else "params not kept"
     times = _count(np.size(result.time), "time")
     lines.append(f"  {'data':<9} {', '.join(result.metrics)} at {times}; {kept}")

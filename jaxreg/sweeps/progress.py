@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
 
-__all__ = ["show_progress"]
+__all__ = ["Progress"]
 
 
 def _wanted(progress: bool | None) -> bool:
@@ -18,36 +18,51 @@ def _wanted(progress: bool | None) -> bool:
     return notebook or sys.stderr.isatty()
 
 
-@contextlib.contextmanager
-def show_progress(
-    label: str, steps: int, progress: bool | None
-) -> Iterator[Callable[[int, float], None]]:
-    """A function (steps done, best validation loss) -> None that moves the bar, on stderr."""
-    if not _wanted(progress):
-        yield lambda done, best: None
-        return
+class Progress:
+    """λs alive, steps, best validation loss so far, speed and time left, on stderr."""
+
+    def __init__(self, label: str, penalties: int, steps: int, progress: bool | None):
+        self._bar: Any = None
+        if _wanted(progress):
+            self._bar, self._task = _bar(label, penalties, steps)
+        self._label = label
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def move(self, step: int, alive: int, best: float, speed: float) -> None:
+        """All running lanes have reached `step`; `speed` is in steps a second."""
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=step, description=self._label, alive=alive,
+                best=f"{best:.4g}", speed=f"{speed:,.0f}",
+            )  # fmt: skip
+
+
+def _bar(label: str, penalties: int, steps: int) -> tuple[Any, Any]:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
+
+    field = lambda text: progress.TextColumn(text)
+    bar = progress.Progress(
+        field("{task.description}"),
+        progress.BarColumn(),
+        field("{task.completed:.0f}/{task.total:.0f} steps"),
+        field("{task.fields[alive]} λ alive"),
+        field("best valid {task.fields[best]}"),
+        field("{task.fields[speed]} steps/s"),
+        progress.TimeElapsedColumn(),
+        field("left"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
-        TextColumn("best valid {task.fields[best]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"{label}: compiling", total=steps, best="-")
-
-        def move(done: int, best: float) -> None:
-            bar.update(task, completed=done, best=f"{best:.4g}", description=label)
-
-        yield move
+    task = bar.add_task(f"{label}: compiling", total=steps, alive=penalties, best="-", speed="-")
+    return bar, task

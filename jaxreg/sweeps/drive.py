@@ -1,0 +1,219 @@
+"""The host's side of a sweep: it trains the population in rounds and looks after it in between.
+
+A round is as many steps as take about half a second, so that host code between rounds costs nothing
+measurable and still gives progress, checkpoints, giving up and Ctrl-C at once. Where rounds end
+changes no number: what decides about lanes happens at fixed steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxreg.results import Status
+from jaxreg.sweeps.callbacks import Callbacks, Evaluation
+from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore
+from jaxreg.sweeps.halving import Rung, survivors
+from jaxreg.sweeps.hosts import agree, leads
+from jaxreg.sweeps.population import Population
+from jaxreg.sweeps.progress import Progress
+
+__all__ = ["Agenda", "Drive"]
+
+# Seconds of a round, and by how much a round may be longer than the one before.
+_ROUND, _GROWTH = 0.5, 16
+_FIRST = 8  # steps of the first round, before anything is known of the pace
+
+
+class Agenda(NamedTuple):
+    """What happens at which step."""
+
+    steps: int
+    times: np.ndarray  # int [E], rising, from 0 to steps: when lanes are evaluated
+    rungs: list[Rung]
+
+
+@dataclasses.dataclass
+class Drive:
+    """One sweep on its way; `status` and `last` are [K, P], `last` the evaluation that counts."""
+
+    population: Population
+    agenda: Agenda
+    callbacks: Callbacks
+    progress: Progress
+    store: CheckpointStore | None = None
+    every: float = 60.0
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        shape = self.population.alive.shape
+        self.status = np.full(shape, int(Status.RUNNING))
+        self.last = np.zeros(shape, int)
+        self._told = -1  # the last evaluation that callbacks know of
+        self._pace = float(_FIRST)
+        self._saved_at = time.monotonic()
+
+    # --- the way ----------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """From the start, or from the newest checkpoint, to the end; False if interrupted before."""
+        if not self._restore():
+            self.population.start()
+            self._look()
+        steps = self.agenda.steps
+        with _interrupts() as interrupted:
+            while self.population.step < steps and self.population.alive.any():
+                self._round()
+                stop, save = agree(int(interrupted()), int(self._save_is_due()))
+                if save or stop:
+                    self._save()
+                if stop:
+                    return False
+        self._finish()
+        return True
+
+    def _round(self) -> None:
+        at = self.population.step
+        ahead = [self.agenda.steps, *(r.step for r in self.agenda.rungs if r.step > at)]
+        (to,) = agree(min(at + max(1, int(self._pace)), *ahead))
+        began = time.perf_counter()
+        self.population.advance(to)
+        seconds = max(time.perf_counter() - began, 1e-6)
+        speed = (to - at) / seconds
+        self._pace = min(_ROUND * speed, _GROWTH * self._pace)
+        self._look()
+        left = (self.agenda.steps - to) / speed
+        self._give_up(left)
+        best = np.fmin.reduce(self._score(), initial=np.inf)
+        self.progress.move(to, int(self.population.alive.any(1).sum()), float(best), speed)
+
+    # --- looking and giving up ----------------------------------------------------------------------
+
+    def _index(self) -> int:
+        """The last evaluation that has been made."""
+        return int(np.searchsorted(self.agenda.times, self.population.step, side="right")) - 1
+
+    def _look(self) -> None:
+        """Read the logs, and tell the callbacks of every evaluation since the last look."""
+        log, running = self.population.log(), self.population.alive.copy()
+        now = self._index()
+        ended = np.where(log.stopped < 0, now, log.stopped)
+        self.last[running] = ended[running]
+        for at in range(self._told + 1, now + 1):
+            alive = running & (ended >= at)
+            self.callbacks.evaluated(self._evaluation(log, at, alive))
+        self._told = now
+
+    def _evaluation(self, log: Any, at: int, alive: np.ndarray) -> Evaluation:
+        folds = lambda x: x.reshape(len(x), -1, self.population.seeds)
+        seen = lambda x: folds(np.where(alive, x, np.nan))
+        return Evaluation(
+            step=int(self.agenda.times[at]),
+            train={m: seen(c[:, :, at, 0]) for m, c in log.metrics.items()},
+            valid={m: seen(c[:, :, at, 1]) for m, c in log.metrics.items()},
+            penalty=seen(log.penalty[:, :, at]),
+            alive=folds(alive),
+        )
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The evaluation [K, P] that counts for each lane: its last, with early stopping its best."""
+        if not self.population.setting.early_stopping:
+            return self.last
+        loss = self.population.table.log.metrics["loss"][..., 1]
+        return np.argmin(np.where(np.isnan(loss), np.inf, loss), -1)
+
+    def _score(self) -> np.ndarray:
+        """The validation loss [K] that counts, averaged over lanes; NaN if a lane has none."""
+        log = self.population.table.log
+        loss = log.metrics["loss"][..., 1].astype(np.float64)
+        lanes = np.take_along_axis(loss, self.counted[:, :, None], -1)[..., 0]
+        gone = (self.status == Status.GIVEN_UP) | ~log.finite
+        return np.where(gone, np.nan, lanes).mean(1)
+
+    def _give_up(self, seconds_left: float) -> None:
+        """End lanes whose patience has ended and, at a rung, the penalties that do not go on."""
+        log, alive = self.population.table.log, self.population.alive
+        stopped = alive & (log.stopped >= 0)
+        self.status[stopped] = np.where(log.finite, Status.STOPPED, Status.DIVERGED)[stopped]
+        dropped = np.zeros_like(alive)
+        for rung in self.agenda.rungs:
+            if rung.step == self.population.step:
+                entered = (self.status != Status.GIVEN_UP).all(1)
+                goes_on = survivors(self._score(), entered, rung.keep)
+                dropped = alive & ~stopped & ~goes_on[:, None]
+        self.status[dropped] = np.where(log.finite, Status.GIVEN_UP, Status.DIVERGED)[dropped]
+        self.population.keep(alive & ~stopped & ~dropped, seconds_left)
+
+    def _finish(self) -> None:
+        population = self.population
+        population.fetch()
+        running = self.status == Status.RUNNING
+        finite = population.table.log.finite
+        self.status[running & finite] = Status.FINISHED
+        self.status[running & ~finite] = Status.DIVERGED
+        population.alive[:] = False
+        self._save()
+
+    # --- checkpoints --------------------------------------------------------------------------------
+
+    def _save_is_due(self) -> bool:
+        return self.store is not None and time.monotonic() - self._saved_at >= self.every
+
+    def _save(self) -> None:
+        if self.store is None:
+            return
+        self.population.fetch()
+        if leads():
+            try:
+                self.store.save(self.population.step, self._whole(), {"told": self._told})
+            except CheckpointError as error:
+                self.warnings.append(f"a checkpoint could not be written: {error}")
+        self._saved_at = time.monotonic()
+
+    def _whole(self) -> dict[str, Any]:
+        alive = self.population.alive
+        return {
+            "lanes": self.population.table, "alive": alive, "status": self.status, "last": self.last,
+        }  # fmt: skip
+
+    def _restore(self) -> bool:
+        """Go on from the newest sound checkpoint; False if there is none."""
+        found = None if self.store is None else self.store.restore(self._whole())
+        if found is None:
+            return False
+        self.warnings.extend(found.warnings)
+        population, whole = self.population, found.tree
+        population.table, population.alive = whole["lanes"], np.array(whole["alive"])
+        population.step = found.step
+        self.status, self.last = np.array(whole["status"]), np.array(whole["last"])
+        self._told = int(found.note["told"])
+        population.place()
+        return True
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[Any]:
+    """A function that says whether Ctrl-C was pressed; the second press raises as ever."""
+    pressed = []
+
+    def note(*_: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # signals belong to the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

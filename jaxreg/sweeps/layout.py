@@ -1,0 +1,218 @@
+"""How the lanes of a sweep lie on the machine, chosen from what was measured and what fits.
+
+On a CPU a small program runs on one core, and a few vmapped lanes are as fast as many: blocks of one
+row of up to eight lanes, handed out to as many threads as there are cores. On an accelerator, and on
+a mesh of devices, everything at once. The widest layout whose compiled program fits into memory is
+taken; how much it takes XLA says itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+__all__ = ["Layout", "check_mesh", "default_mesh", "memory_limit", "narrower", "packed", "plan"]
+
+# Lanes vmapped together on a CPU: more was measured no faster, and takes more of the cache.
+_WIDEST = 8
+# The share of a device's memory that a sweep may fill.
+_SHARE = 0.9
+
+
+class Layout(NamedTuple):
+    """`chunk` lanes of a (fold, seed) make a row; a block is `rows` of them, trained by one call.
+
+    `streams` threads work on the blocks of a CPU; `devices` is how many devices the rows of a block
+    are spread over.
+    """
+
+    chunk: int
+    rows: int | None  # None: all rows in one block
+    streams: int
+    devices: int
+    why: str
+    given: bool = False  # whether the chunk is the user's choice
+
+    def __str__(self) -> str:
+        lanes = f"{self.chunk} vmapped lane{'s' * (self.chunk > 1)}"
+        if self.rows == 1:
+            threads = f"{self.streams} thread{'s' * (self.streams > 1)}"
+            return f"blocks of {lanes} on {threads} ({self.why})"
+        rows = "all rows" if self.rows is None else f"{self.rows} rows"
+        spread = f" over {self.devices} devices" if self.devices > 1 else ""
+        return f"{rows} of {lanes} at once{spread} ({self.why})"
+
+
+def plan(
+    stages: Sequence[tuple[int, int]], n_pairs: int, chunk: int | None, mesh: Mesh | None
+) -> Layout:
+    """The layout for this machine.
+
+    Args:
+      stages: (penalties, steps) of each stage of the sweep, the first with all penalties.
+      n_pairs: how many (fold, seed) there are.
+      chunk: lanes vmapped together, if the user says so.
+      mesh: the devices to spread over, if there are several.
+
+    Raises:
+      ValueError: `chunk` is out of range, or the mesh has more devices than there are lanes.
+    """
+    n = stages[0][0]
+    if chunk is not None and not 1 <= chunk <= n:
+        raise ValueError(f"sweep: `chunk` must be between 1 and the {n} penalties, got {chunk}.")
+    asked, given = "the chunk was given" if chunk else "", chunk is not None
+    if mesh is not None:
+        devices = mesh.shape["lanes"]
+        if n * n_pairs < devices:
+            raise ValueError(
+                f"sweep: {n * n_pairs} lanes ({n} penalties x {n_pairs} pairs of fold and seed) are fewer "
+                f"than the {devices} devices of the mesh's axis 'lanes'. Give a mesh of at most "
+                f"{n * n_pairs}, or more folds, seeds or penalties."
+            )
+        # Rows are what is spread: each (fold, seed) is cut until there is one for every device.
+        wide = chunk or -(-n // max(1, -(-devices // n_pairs)))
+        return Layout(wide, None, 1, devices, asked or "a mesh: every device has its own", given)
+    if jax.default_backend() != "cpu":
+        return Layout(chunk or n, None, 1, 1, asked or "an accelerator", given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    streams = cores or 1
+    widths = range(1, min(_WIDEST, n) + 1)
+    wide = chunk or min(widths, key=lambda c: _time(stages, n_pairs, c, streams))
+    blocks = n_pairs * -(-n // wide)
+    return Layout(
+        wide, 1, min(streams, blocks), 1, asked or "a CPU: one stream of lanes a core", given
+    )
+
+
+def _time(stages: Sequence[tuple[int, int]], n_pairs: int, chunk: int, streams: int) -> float:
+    """What a chunk costs: c lanes take about c + 1 times as long as one more lane does, a block runs on
+    one core, and lanes that only fill up the last chunk are wasted."""
+    total = 0.0
+    for penalties, steps in stages:
+        blocks = n_pairs * -(-penalties // chunk)
+        total += steps * (chunk + 1) * max(1.0, blocks / streams)
+    return total
+
+
+def packed(alive: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for the lanes [K, P] that are alive.
+
+    Returns:
+      (lanes, real): [R, c, 2] with (penalty, pair) of every place, the lanes of a row all of one
+      pair, and [R, c] false where a place only repeats a lane to fill the row up.
+    """
+    rows, real = [], []
+    for pair in range(alive.shape[1]):
+        ks = np.flatnonzero(alive[:, pair])
+        for at in range(0, len(ks), chunk):
+            some = ks[at : at + chunk]
+            filled = np.pad(some, (0, chunk - len(some)), mode="edge")
+            rows.append(np.stack([filled, np.full(chunk, pair)], -1))
+            real.append(np.arange(chunk) < len(some))
+    return np.array(rows, int).reshape(-1, chunk, 2), np.array(real, bool).reshape(-1, chunk)
+
+
+def default_mesh() -> Mesh | None:
+    """All devices of the run along the axis `lanes`; None if there is only one."""
+    if jax.device_count() == 1:
+        return None
+    return jax.make_mesh((jax.device_count(),), ("lanes",), axis_types=(AxisType.Auto,))
+
+
+def check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> Mesh:
+    """Refuse a mesh whose axes mean nothing here.
+
+    Raises:
+      TypeError: no mesh. ValueError: axes that are missing, unknown, of another type, or do not divide
+        the batch.
+    """
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"sweep: `mesh` must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
+    axes = mesh.axis_names
+    if "lanes" not in axes:
+        raise ValueError(
+            f"sweep: `mesh` must have an axis named 'lanes' to spread the lanes over, got {axes}; such as "
+            "jax.make_mesh((8,), ('lanes',), axis_types=(jax.sharding.AxisType.Auto,))."
+        )
+    unknown = sorted(set(axes) - {"lanes", "data"})
+    if unknown and not sharded_params:
+        raise ValueError(
+            f"sweep: the axes {unknown} of `mesh` would do nothing; an axis 'data' splits each batch, "
+            "and any other needs `shard_params` to say which parameters lie along it."
+        )
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            "sweep: the axes of `mesh` must be of type Auto, got "
+            f"{[kind.name for kind in mesh.axis_types]}; give jax.make_mesh "
+            "axis_types=(jax.sharding.AxisType.Auto,) * number of axes."
+        )
+    size = mesh.shape.get("data", 1)
+    if size > 1 and (batch_size is None or batch_size % size):
+        raise ValueError(
+            f"sweep: the mesh's axis 'data' of {size} devices must divide `batch_size`, got {batch_size}."
+        )
+    return mesh
+
+
+def narrower(
+    layout: Layout, lanes: tuple[int, ...], rows: int, state: int, scratch: int, limit: int
+) -> Layout:
+    """A layout that should fit into `limit` bytes where `layout` took state + scratch.
+
+    Args:
+      layout: what did not fit.
+      lanes: (penalties, pairs) of the sweep.
+      rows: rows of its blocks.
+      state: bytes of the states of all lanes and the data, which stay whatever the layout.
+      scratch: bytes that the compiled program takes besides, which grow with the lanes in a block.
+
+    Raises:
+      ValueError: the chunk was the user's choice, or nothing fits; with what would.
+    """
+    needed, had = _gib(state + scratch), _gib(limit)
+    alone = layout.chunk == 1 and rows <= layout.devices
+    if alone or state >= limit:
+        fit = int(np.prod(lanes) * limit / (state + scratch))
+        raise ValueError(
+            f"sweep: the {np.prod(lanes)} lanes need {needed} of memory and there are {had}, enough for "
+            f"about {fit}. Sweep over fewer penalties, folds or seeds at a time, or spread them over more "
+            "devices with `mesh`."
+        )
+    share = (limit - state) / scratch
+    why = f"{layout.why.split(';')[0]}; the widest that fits into {had}"
+    fewer = max(1, int(rows // layout.devices * share)) * layout.devices
+    if fewer < rows:
+        return layout._replace(rows=fewer, why=why)
+    chunk = min(max(1, int(layout.chunk * share)), layout.chunk - 1)
+    if layout.given:
+        raise ValueError(
+            f"sweep: `chunk` of {layout.chunk} needs {needed} of memory and there are {had}; "
+            f"chunk={chunk} would fit."
+        )
+    return layout._replace(chunk=chunk, why=why)
+
+
+def memory_limit() -> int:
+    """Bytes that a sweep may fill on each device; on a CPU, of the machine (or its container)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(_SHARE * stats["bytes_limit"])
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(_SHARE * min(total, _container_limit()))
+
+
+def _container_limit() -> float:
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            return float(file.read())
+    except (OSError, ValueError):
+        return float("inf")
+
+
+def _gib(n: int) -> str:
+    return f"{n / 2**30:.3g} GiB"

@@ -1,0 +1,250 @@
+"""The population of a sweep: which lanes are running, where each lies, and its whole state.
+
+The lanes live in blocks on the devices. When some are given up those that are left close ranks, so
+that lanes saved are time saved. On the host the population is one table with the axes [penalty, pair of
+fold and seed], whatever the layout: it is what is packed anew, saved and returned. The numbers of a
+lane do not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxreg._tree import PyTree
+from jaxreg.sweeps.grid import Grid
+from jaxreg.sweeps.hosts import agree, from_host, raw, to_host
+from jaxreg.sweeps.layout import Layout, memory_limit, narrower, packed
+from jaxreg.sweeps.program import LaneState, Log, Rows, Setting, Shared, programs
+
+__all__ = ["Population"]
+
+
+class Block(NamedTuple):
+    """Rows of lanes that one call trains."""
+
+    lanes: np.ndarray  # [R, c, 2]: penalty and pair of each
+    real: np.ndarray  # [R, c]: false where a lane only fills up
+    rows: Rows
+    states: LaneState
+
+
+class Population:
+    """All lanes of a sweep, from their start to their end.
+
+    Attributes:
+      step: the step that all running lanes have reached.
+      alive: bool [K, P], which of them are running.
+      table: on the host, the state of every lane, leaves [K, P, ...], as of the last `fetch`.
+      layout: how they lie.
+    """
+
+    def __init__(
+        self, setting: Setting, shared: Shared, grid: Grid, seeds: int, n_pairs: int, layout: Layout
+    ):
+        self.setting, self.grid, self.seeds = setting, grid, seeds
+        self._programs = programs(setting)
+        self._shared = self._everywhere(shared)
+        self.step = 0
+        self.alive = np.ones((len(grid), n_pairs), bool)
+        self.layout = self._fitting(layout)
+        self._pool = ThreadPoolExecutor(self.layout.streams)
+        self.blocks: list[Block] = []
+        empty = lambda x: np.zeros((*self.alive.shape, *x.shape[2:]), x.dtype)
+        self.table: LaneState = jax.tree.map(empty, jax.eval_shape(raw, self._shapes))
+
+    # --- training ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Every lane at step 0, evaluated."""
+        self.blocks = []
+        for lanes, real in self._places(self.layout):
+            rows = self._rows(lanes)
+            self.blocks.append(Block(lanes, real, rows, self._programs.start(rows, self._shared)))
+        self._run(0, 0, 1)
+        self.fetch()
+
+    def advance(self, to: int) -> None:
+        """Train every running lane up to step `to`."""
+        # With a block more than there are threads one of them would idle: cut the way, so that the
+        # blocks can take turns.
+        uneven = len(self.blocks) % self.layout.streams and len(self.blocks) > 1
+        self._run(self.step, to, self.layout.streams if uneven else 1)
+        self.step = to
+
+    def _run(self, first: int, last: int, parts: int) -> None:
+        cuts = [first + (last - first) * i // parts for i in range(parts + 1)]
+        legs = [self._everywhere((np.int32(a), np.int32(b))) for a, b in itertools.pairwise(cuts)]
+        turns = _Turns(self._programs.advance, self._shared, self.blocks, legs)
+        workers = [self._pool.submit(turns.work) for _ in range(self.layout.streams)]
+        for worker in workers:
+            worker.result()
+        self.blocks = turns.blocks
+
+    def keep(self, alive: np.ndarray, seconds_left: float) -> None:
+        """Give up all lanes outside `alive` [K, P].
+
+        Those left close ranks where that saves work, and on an accelerator, where fewer rows are
+        another program, where it saves more of the `seconds_left` than compiling that takes.
+        """
+        if not (self.alive & ~alive).any():
+            return
+        self.fetch()
+        self.alive = self.alive & alive
+        if not self.alive.any():
+            self.blocks = []
+            return
+        before, after = self._work(self.blocks), self._work(self._places(self.layout))
+        saved = (1 - after / before) * seconds_left
+        pays = after < before and (self.layout.rows == 1 or saved > self._programs.advance.seconds)
+        if agree(int(pays))[0]:
+            self.place()
+
+    def _work(self, blocks: list) -> int:
+        """Lanes that are computed, fillers included."""
+        return sum(block[1].size for block in blocks)
+
+    # --- between the table and the blocks -----------------------------------------------------------
+
+    def fetch(self) -> None:
+        """Copy the state of every running lane into the table."""
+        for block in self.blocks:
+            self._note(block, block.states, self.table)
+
+    def log(self) -> Log:
+        """The logs of all lanes, leaves [K, P, ...]; the other parts of the table stay as they are."""
+        for block in self.blocks:
+            self._note(block, block.states.log, self.table.log)
+        return self.table.log
+
+    def _note(self, block: Block, states: PyTree, table: PyTree) -> None:
+        k, pair = block.lanes[..., 0], block.lanes[..., 1]
+        here = block.real & self.alive[k, pair]
+
+        def copy(to, x):
+            to[k[here], pair[here]] = x[here]
+
+        jax.tree.map(copy, table, to_host(states))
+
+    def place(self) -> None:
+        """Lay the running lanes out anew from the table."""
+        self.blocks = [self._block(*places) for places in self._places(self.layout)]
+
+    def _block(self, lanes: np.ndarray, real: np.ndarray) -> Block:
+        at = lanes[..., 0], lanes[..., 1]
+        states = jax.tree.map(lambda x: x[at], self.table)
+        placed = from_host(states, self._shapes, self._placement)
+        return Block(lanes, real, self._rows(lanes), placed)
+
+    # --- layout -----------------------------------------------------------------------------------
+
+    def _places(self, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(lanes, real) of every block."""
+        lanes, real = packed(self.alive, layout.chunk)
+        rows = layout.rows or _rounded(len(lanes), layout.devices, bool(self.alive.all()))
+        return [
+            _filled(lanes[i : i + rows], real[i : i + rows], rows)
+            for i in range(0, len(lanes), rows)
+        ]
+
+    def _fitting(self, layout: Layout) -> Layout:
+        """The layout, narrowed until XLA says that the compiled program fits into memory."""
+        limit = memory_limit()
+        while True:
+            places = self._places(layout)
+            rows = self._rows(places[0][0])
+            self._shapes = self._programs.start.shapes(rows, self._shared)
+            state = _bytes(self._shapes) * len(places) // layout.devices + _bytes(self._shared)
+            advance = self._programs.advance.compiled(
+                self._shapes, rows, self._shared, *self._everywhere((np.int32(0), np.int32(0)))
+            )
+            analysis = advance.memory_analysis()
+            scratch = 0 if analysis is None else layout.streams * analysis.temp_size_in_bytes
+            if state + scratch <= limit:
+                return layout
+            layout = narrower(layout, self.alive.shape, len(places[0][0]), state, scratch, limit)
+
+    def _everywhere(self, tree: PyTree) -> PyTree:
+        """Arrays that every device has whole."""
+        mesh = self.setting.mesh
+        if mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        whole = NamedSharding(mesh, PartitionSpec())
+        return from_host(jax.tree.map(np.asarray, raw(tree)), tree, lambda _: whole)
+
+    def _rows(self, lanes: np.ndarray) -> Rows:
+        k, pair = lanes[..., 0], lanes[:, 0, 1].astype(np.int32)
+        penalty = jax.tree.map(lambda x: np.asarray(x)[k], self.grid.penalty)
+        rows = Rows(penalty, pair // self.seeds, pair % self.seeds)
+        mesh = self.setting.mesh
+        spread = None if mesh is None else NamedSharding(mesh, PartitionSpec("lanes"))
+        return from_host(rows, rows, lambda _: spread)
+
+    def _placement(self, example: Any) -> Any:
+        return example.sharding if self.setting.mesh is not None else None
+
+
+class _Turns:
+    """Blocks and the legs of their way, handed out to threads: always to the block furthest behind."""
+
+    def __init__(self, advance: Any, shared: Shared, blocks: list[Block], legs: list):
+        self.advance, self.shared, self.blocks, self.legs = advance, shared, list(blocks), legs
+        self._done = [0] * len(blocks)
+        self._busy = [False] * len(blocks)
+        self._lock = threading.Condition()
+
+    def work(self) -> None:
+        while (i := self._take()) is not None:
+            block = self.blocks[i]
+            try:
+                states = self.advance(
+                    block.states, block.rows, self.shared, *self.legs[self._done[i]]
+                )
+                self.blocks[i] = block._replace(states=jax.block_until_ready(states))
+            finally:
+                self._give(i)
+
+    def _take(self) -> int | None:
+        """The next block to train; waits while all that are left are in other hands."""
+        with self._lock:
+            while True:
+                left = [i for i, n in enumerate(self._done) if n < len(self.legs)]
+                free = [i for i in left if not self._busy[i]]
+                if not left:
+                    return None
+                if free:
+                    i = min(free, key=lambda i: self._done[i])
+                    self._busy[i] = True
+                    return i
+                self._lock.wait()
+
+    def _give(self, i: int) -> None:
+        with self._lock:
+            self._done[i] += 1
+            self._busy[i] = False
+            self._lock.notify_all()
+
+
+def _rounded(n_rows: int, devices: int, everyone: bool) -> int:
+    """Rows of a lone block: a multiple of the devices. Once lanes have gone it is a power of two of
+    them, since every number of rows is another program to compile."""
+    share = -(-n_rows // devices)
+    return devices * (share if everyone else 1 << (share - 1).bit_length())
+
+
+def _filled(lanes: np.ndarray, real: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `rows` rows, filled up with the last one."""
+    missing = rows - len(lanes)
+    lanes = np.pad(lanes, ((0, missing), (0, 0), (0, 0)), mode="edge")
+    return lanes, np.pad(real, ((0, missing), (0, 0)))
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
