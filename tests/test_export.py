@@ -1,0 +1,422 @@
+"""Exports: CSV against pandas, JSON by a strict reader, parameters bit for bit and by orbax itself."""
+
+import builtins
+import csv
+import dataclasses
+import io
+import json
+import os
+import shutil
+from typing import NamedTuple
+
+import jax
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+import pandas as pd
+import pytest
+
+import jaxreg as jr
+from jaxreg.results import _atomic, _checked
+from jaxreg.results.export import load_params, save_params, to_csv, to_json
+
+K, F, S, T = 3, 2, 2, 4
+RNG = np.random.default_rng(0)
+LAMS = np.array([1e-5, 0.1, 1.0], np.float32)
+SETTINGS = '{"steps": 30, "batch_size": null, "tol": Infinity, "mesh": {"lam": [8, NaN]}}'
+
+
+def any_bits(dtype, shape):
+    """Numbers of every exponent, with NaN, infinities, -0.0 and subnormals among them."""
+    size = np.dtype(dtype).itemsize
+    return RNG.integers(0, 256, (*shape, size), np.uint8).view(dtype)[..., 0]
+
+
+def odd_curve(dtype=np.float32):
+    curve = any_bits(dtype, (K, F, S, T)).copy()
+    curve[0, 0, 0] = np.array([np.nan, np.inf, -np.inf, -0.0], dtype)
+    curve[0, 0, 1, 0] = 1e-42
+    return curve
+
+
+def make(dtype=np.float32, params=None, **coords):
+    return jr.SweepResult(
+        coords={"lam": LAMS, **coords},
+        penalties=jax.vmap(lambda lam: jr.l2(lam).on(jr.kernels))(LAMS),
+        time=np.arange(T) * 10,
+        train={"loss": odd_curve(dtype), "acc": RNG.normal(size=(K, F, S, T)).astype(dtype)},
+        valid={"loss": odd_curve(dtype), "acc": odd_curve(dtype)},
+        penalty_value=odd_curve(dtype),
+        params=params,
+        status=RNG.integers(0, 2, (K, F, S)),
+        settings=SETTINGS,
+        stop=RNG.integers(0, T, (K, F, S)),
+    )
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def same_numbers(a, b):
+    """Bitwise, but a NaN is a NaN: a text has no room for its payload."""
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.dtype == b.dtype
+    assert a.shape == b.shape
+    with np.errstate(invalid="ignore"):
+        keep = ~np.isnan(a)
+        np.testing.assert_array_equal(keep, ~np.isnan(b))
+    assert a[keep].tobytes() == b[keep].tobytes()
+
+
+# --- CSV ------------------------------------------------------------------------------------------
+
+
+def test_csv_is_what_to_pandas_gives(tmp_path):
+    result = make(ratio=np.array([1, 2, 3]))
+    frame = result.to_pandas()
+    path = to_csv(result, tmp_path / "new" / "run.csv")
+    read = pd.read_csv(path, converters={"lam": float, "value": float})
+    assert list(read.columns) == list(frame.columns)
+    for name in frame.columns:
+        got, want = read[name].to_numpy(), frame[name].to_numpy()
+        if got.dtype.kind == "f":
+            same_numbers(got.astype(want.dtype), want)
+        else:
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_csv_keeps_the_bits_of_every_dtype(tmp_path, dtype):
+    result = make(dtype)
+    rows = list(csv.DictReader(io.StringIO(to_csv(result, tmp_path / "run.csv").read_text())))
+    values = [r["value"] for r in rows if (r["split"], r["metric"]) == ("valid", "loss")]
+    got = np.array([float(v) for v in values]).astype(dtype).reshape(K, F, S, T)
+    same_numbers(got, result.valid["loss"])
+    assert values[:3] == ["NaN", "Inf", "-Inf"]
+    assert values[3] in ("-0.0", "-0")
+
+
+def test_csv_needs_no_pandas_and_has_plain_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(pd, "DataFrame", None)
+    text = to_csv(make(), tmp_path / "run.csv").read_bytes()
+    assert text.startswith(b"lam,fold,seed,time,split,metric,value\n1e-05,0,0,0,train,loss,NaN\n")
+    assert b"\r" not in text
+    assert text.count(b"\n") == 1 + K * F * S * T * 2 * 2
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def strict(text):
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def array(entry):
+    """What any reader would make of a described array."""
+    numbers = np.vectorize(float, otypes=[np.float64])(np.array(entry["values"], object))
+    assert numbers.ndim == len(entry["axes"])
+    return numbers.astype(entry["dtype"])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, ml_dtypes.bfloat16])
+def test_json_gives_every_array_back(tmp_path, dtype):
+    result = make(dtype, ratio=np.array([1, 2, 3]))
+    document = strict(to_json(result, tmp_path / "new" / "run.json").read_text())
+    for split in ("train", "valid"):
+        assert list(document[split]) == ["loss", "acc"]
+        for metric, values in getattr(result, split).items():
+            same_numbers(array(document[split][metric]), values)
+            assert document[split][metric]["axes"] == ["lam", "fold", "seed", "time"]
+    same_numbers(array(document["penalty_value"]), result.penalty_value)
+    assert same_bits(array(document["status"]), result.status)
+    assert same_bits(array(document["time"]), result.time)
+    assert same_bits(array(document["stop"]), result.stop)
+    assert list(document["coords"]) == ["lam", "ratio"]
+    assert same_bits(array(document["coords"]["lam"]), LAMS)
+    assert document["coords"]["ratio"]["values"] == [1, 2, 3]
+
+
+def test_json_explains_itself_in_strict_json(tmp_path):
+    result = make()
+    without = dataclasses.replace(result, stop=None)
+    text = to_json(result, tmp_path / "run.json").read_text()
+    document = strict(text)
+    assert document["format"] == "jaxreg.SweepResult"
+    assert document["version"] == 1
+    assert document["penalty"] == "l2.on(kernels)"
+    assert document["settings"] == {
+        "steps": 30, "batch_size": None, "tol": "Infinity", "mesh": {"lam": [8, "NaN"]},
+    }  # fmt: skip
+    assert document["statuses"]["1"] == jr.Status.DIVERGED.message
+    assert document["valid"]["loss"]["values"][0][0][0] == ["NaN", "Infinity", "-Infinity", -0.0]
+    assert strict(to_json(without, tmp_path / "old.json").read_text())["stop"] is None
+    assert "0.1," in text
+    assert "0.10000000149" not in text
+
+
+def test_jax_arrays_are_written_too(tmp_path):
+    result = jax.tree.map(jax.numpy.asarray, make())
+    plain = jax.tree.map(np.asarray, result)
+    for write in (to_csv, to_json):
+        a, b = write(result, tmp_path / "a"), write(plain, tmp_path / "b")
+        assert a.read_bytes() == b.read_bytes()
+        a.unlink(), b.unlink()
+
+
+@pytest.mark.parametrize("write", [to_csv, to_json])
+def test_an_existing_file_is_left_alone_unless_told(tmp_path, write, monkeypatch):
+    path = write(make(), tmp_path / "run")
+    before = path.read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"{write.__name__}: '.*run' is there already .*overwrite=T"
+    ):
+        write(make(), path)
+    assert path.read_bytes() == before
+    with pytest.raises(ValueError, match="is a directory. Give the path of a file"):
+        write(make(), tmp_path, overwrite=True)
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_atomic.os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write(make(), path, overwrite=True)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run"]
+    write(make(), path, overwrite=True)
+    assert path.read_bytes() != before
+
+
+# --- parameters -----------------------------------------------------------------------------------
+
+DTYPES = ["bfloat16", "float16", "float32", "float64", "float8_e4m3fn", "int32", "bool"]
+
+
+class Pair(NamedTuple):
+    full: np.ndarray
+    empty: np.ndarray
+
+
+def odd_params():
+    """Every kind of dtype, structure and name that orbax could spoil."""
+    shape = (K, F, S, 3)
+    leaves = {n: any_bits(n, shape) for n in DTYPES[:-1]}
+    return {
+        "dtypes": {**leaves, "bool": RNG.integers(0, 2, shape).astype(bool)},
+        "list": [any_bits("bfloat16", shape), (RNG.normal(size=shape), RNG.normal(size=(K, F, S)))],
+        "a": {"b": RNG.normal(size=shape)},
+        "a.b": RNG.normal(size=shape),
+        "a%2Eb": RNG.normal(size=shape),
+        "odd / näme": {"": np.asfortranarray(RNG.normal(size=(K, F, S, 2, 2)))},
+        "named": Pair(RNG.normal(size=shape), np.zeros((K, F, S, 0), np.float16)),
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    result = make(params=odd_params())
+    return result, save_params(result, tmp_path_factory.mktemp("saved") / "deep" / "params")
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved[1], tmp_path / "params")
+
+
+def test_parameters_come_back_bit_for_bit(saved):
+    result, path = saved
+    back = load_params(path, like=result.params)
+    assert jax.tree.structure(back) == jax.tree.structure(result.params)
+    for (where, a), b in zip(
+        jax.tree_util.tree_flatten_with_path(result.params)[0], jax.tree.leaves(back)
+    ):
+        assert same_bits(a, b), jax.tree_util.keystr(where)
+
+
+def test_without_a_template_they_are_nested_dicts(saved):
+    result, path = saved
+    back = load_params(path)
+    assert set(back) == set(result.params)
+    assert same_bits(back["list"][1][0], result.params["list"][1][0])
+    assert same_bits(back["a.b"], result.params["a.b"])
+
+
+def test_orbax_itself_reads_them(saved):
+    result, path = saved
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(path / "tree")
+    assert same_bits(np.asarray(tree["a"]["b"]), result.params["a"]["b"])
+    assert same_bits(np.asarray(tree["a%2Eb"]), result.params["a.b"])
+    assert same_bits(np.asarray(tree["dtypes"]["bfloat16"]), result.params["dtypes"]["bfloat16"])
+
+
+def test_the_manifest_is_strict_json_with_coordinates(saved):
+    manifest = strict((saved[1] / "jaxreg.json").read_text())
+    assert manifest["axes"] == ["lam", "fold", "seed"]
+    assert same_bits(array(manifest["coords"]["lam"]), LAMS)
+    assert sorted(os.listdir(saved[1])) == ["jaxreg.json", "tree"]
+    assert os.listdir(saved[1].parent) == ["params"]
+
+
+@pytest.mark.parametrize("params", [np.ones((K, F, S, 2)), {"none": np.zeros((K, F, S, 0))}, {}])
+def test_small_trees(tmp_path, params):
+    path = save_params(make(params=params), tmp_path / "params")
+    back = load_params(path, like=params)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    assert all(map(same_bits, jax.tree.leaves(back), jax.tree.leaves(params)))
+
+
+def test_results_without_parameters():
+    with pytest.raises(ValueError, match=r"save_params: no parameters were kept.*keep_params=True"):
+        save_params(make(), "nowhere")
+    assert not os.path.exists("nowhere")
+
+
+def test_a_directory_with_something_in_it_is_left_alone(tmp_path, monkeypatch):
+    first, second = (make(params={"w": RNG.normal(size=(K, F, S))}) for _ in range(2))
+    path = save_params(first, tmp_path / "params")
+    with pytest.raises(ValueError, match=r"save_params: '.*params' is there already .*overwrite="):
+        save_params(second, path)
+
+    real = os.replace
+
+    def fail(source, target):
+        if str(source).endswith(".tmp") and str(target) == str(path):
+            raise OSError("disk full")
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_atomic.os, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            save_params(second, path, overwrite=True)
+    assert same_bits(load_params(path)["w"], first.params["w"])
+    assert os.listdir(tmp_path) == ["params"]
+    save_params(second, path, overwrite=True)
+    assert same_bits(load_params(path)["w"], second.params["w"])
+    assert os.listdir(tmp_path) == ["params"]
+
+
+def test_overwrite_never_deletes_what_is_not_ours(tmp_path):
+    result = make(params={"w": np.ones((K, F, S))})
+    (tmp_path / "home").mkdir()
+    assert save_params(result, tmp_path / "home") == tmp_path / "home"  # empty: free to use
+    (tmp_path / "home" / "thesis.tex").write_text("dear")
+    with pytest.raises(ValueError, match="replaces only what save_params wrote, and .*thesis.tex"):
+        save_params(result, tmp_path / "home", overwrite=True)
+    (tmp_path / "file").write_text("")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is there already"):
+            save_params(result, tmp_path / "file", overwrite=overwrite)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "dear"
+
+
+def test_a_tree_that_cannot_be_saved_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="two leaves have the same path; rename one"):
+        save_params(make(params={"w": {1: np.ones((K, F, S))}, "v": Twins()}), tmp_path / "p")
+    with pytest.raises(Exception, match=r"."):
+        save_params(make(params={"w": np.array([object()] * K)}), tmp_path / "p")
+    assert os.listdir(tmp_path) == []
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class Twins:
+    """Two leaves under one name."""
+
+    def tree_flatten_with_keys(self):
+        key = jax.tree_util.DictKey("x")
+        return ((key, np.ones((K, F, S))), (key, np.zeros((K, F, S)))), None
+
+    @classmethod
+    def tree_unflatten(cls, aux, children):
+        del aux, children
+        return cls()
+
+
+@pytest.mark.filterwarnings("ignore")  # orbax leaves coroutines behind when it fails
+def test_every_flipped_bit_of_the_data_is_found(saved, copied):
+    """Orbax restores some of them in silence; no load may return other numbers."""
+    result, _ = saved
+    files = sorted(p for p in copied.rglob("*") if p.is_file() and p.stat().st_size > 500)
+    assert files
+    for file in files:
+        good = file.read_bytes()
+        for at in RNG.integers(0, len(good), 8):
+            file.write_bytes(
+                good[:at] + bytes([good[at] ^ 1 << int(RNG.integers(8))]) + good[at + 1 :]
+            )
+            try:
+                back = load_params(copied, like=result.params)
+            except ValueError:
+                continue
+            assert all(map(same_bits, jax.tree.leaves(back), jax.tree.leaves(result.params)))
+        file.write_bytes(good)
+
+
+def test_another_number_or_dtype_is_found(saved, copied):
+    manifest = json.loads((copied / "jaxreg.json").read_text())
+    tree = {"a": {"b": np.zeros((K, F, S, 3))}}
+    shutil.rmtree(copied / "tree")
+    manifest["leaves"] = [e for e in manifest["leaves"] if e["keys"] == ["a", "b"]]
+    (copied / "jaxreg.json").write_text(json.dumps(_checked._sealed(manifest)))
+    for wrong in (tree, jax.tree.map(lambda x: saved[0].params["a"]["b"].astype(np.float32), tree)):
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(copied / "tree", wrong, force=True)
+        with pytest.raises(ValueError, match="is damaged: the leaf 'a/b' is not what was written"):
+            load_params(copied)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(copied / "tree", {"a": {"c": np.zeros(3)}}, force=True)
+    with pytest.raises(ValueError, match="is damaged: no leaf 'a/b'"):
+        load_params(copied)
+
+
+def test_directories_that_are_no_parameters(copied, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        load_params(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="is no jaxreg.params directory: it has no jaxreg.json"):
+        load_params(tmp_path)
+    good = json.loads((copied / "jaxreg.json").read_text())
+    for change, match in [
+        ({"format": "other"}, "is no jaxreg.params directory: its format is 'other'"),
+        ({"version": 99}, "has the format version 99; this jaxreg reads up to 1. Update jaxreg"),
+    ]:
+        (copied / "jaxreg.json").write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match=match):
+            load_params(copied)
+    (copied / "jaxreg.json").write_text(json.dumps(good | {"axes": ["lam"]}))
+    with pytest.raises(ValueError, match="is damaged: jaxreg.json is not what was written"):
+        load_params(copied)
+    (copied / "jaxreg.json").write_text("{")
+    with pytest.raises(ValueError, match="is damaged: jaxreg.json is no JSON"):
+        load_params(copied)
+    (copied / "jaxreg.json").write_text(json.dumps(good))
+    shutil.rmtree(copied / "tree")
+    with pytest.raises(ValueError, match="is damaged"):
+        load_params(copied)
+
+
+def test_a_template_of_another_structure(saved):
+    with pytest.raises(
+        ValueError, match=r"load_params: the params of `like` .* only in `like`: 'w'"
+    ):
+        load_params(saved[1], like={"w": 0})
+
+
+def test_without_orbax(saved, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name.startswith("orbax"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match="load_params needs orbax.*pip install orbax-checkpoint"):
+        load_params(saved[1])
+    with pytest.raises(ImportError, match="save_params needs orbax"):
+        save_params(saved[0], saved[1].parent / "other")
+    assert os.listdir(saved[1].parent) == ["params"]
