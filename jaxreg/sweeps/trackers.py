@@ -164,7 +164,7 @@ class TensorBoard(Tracker):
                 "pip install 'jaxreg[trackers]'."
             ) from error
         self._directory = Path(directory)
-        self._event: Any = event_pb2.Event
+        self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self._hparams: Any = summary.hparams
         self._crc: Any = record_writer.masked_crc32c
         self._end: Any = None
