@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from contextlib import contextmanager
 
 import jax
@@ -309,8 +309,14 @@ def test_other_leaves_than_those_saved_are_named(two_steps, like, said):
 
 def test_paths_that_look_alike_are_told_apart(store):
     store.save(1, {"a/b": np.zeros(2), "a": {"b": np.ones(3)}})
-    with pytest.raises(ValueError, match="the leaf a/b"):
-        store.restore({"a/b": np.zeros(3), "a": {"b": np.ones(2)}})
+    with pytest.raises(ValueError, match=r"the leaf a/b is float64\[3\] in .* and float64\[4\] in"):
+        store.restore({"a/b": np.zeros(2), "a": {"b": np.ones(4)}})
+
+
+def test_leaves_in_another_order_are_not_mixed_up(store):
+    store.save(1, OrderedDict(w=np.zeros(2), b=np.ones(2)))
+    with pytest.raises(ValueError, match="the leaf w is first in .* and not first in `like`"):
+        store.restore(OrderedDict(b=np.ones(2), w=np.zeros(2)))
 
 
 # Which directory

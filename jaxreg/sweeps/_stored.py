@@ -101,11 +101,13 @@ def require_same_leaves(manifest: dict[str, Any], like: PyTree, where: Path) -> 
     if saved == wanted:
         return
     there, here = dict(saved), dict(wanted)
-    path = next((p for p in (*here, *there) if here.get(p) != there.get(p)), saved[0][0])
+    pairs = [(path, there.get(path, "absent"), here.get(path, "absent")) for path in here | there]
+    pairs += [(path, x, y) for (path, x), (_, y) in zip(saved, wanted)]  # two leaves of one path
+    order = (saved[0][0], "first", "not first")
+    path, was, is_now = next((pair for pair in pairs if pair[1] != pair[2]), order)
     raise ValueError(
-        f"restore: the leaf {path} is {there.get(path, 'absent')} in {where} and "
-        f"{here.get(path, 'absent')} in `like`. Restore with the model, the optimizer and the "
-        "jax_enable_x64 it was saved with, or give another directory."
+        f"restore: the leaf {path} is {was} in {where} and {is_now} in `like`. Restore with the "
+        "model, the optimizer and the jax_enable_x64 it was saved with, or give another directory."
     )
 
 
