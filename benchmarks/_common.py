@@ -79,10 +79,12 @@ def timed_rounds(
     first: Mapping[str, float],
     rounds: int,
     budget: float = math.inf,
+    slow: float = math.inf,
 ) -> dict[str, Timing]:
     """Every candidate once a round; each round starts with another one.
 
     After `budget` seconds no further round begins, but there are three at least if `rounds` allows.
+    A candidate that took more than `slow` seconds in the first round is left out of the others.
     """
     names, began = list(candidates), time.perf_counter()
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -91,13 +93,16 @@ def timed_rounds(
             break
         turn = r % len(names)
         for name in names[turn:] + names[:turn]:
-            times[name].append(seconds(candidates[name])[0])
+            if not r or times[name][0] <= slow:
+                times[name].append(seconds(candidates[name])[0])
     return {name: Timing(first[name], np.array(times[name])) for name in names}
 
 
 def ratio(timing: Timing, reference: Timing) -> tuple[float, float, float]:
-    """Median, lower and upper quartile of timing / reference, round by round."""
-    low, middle, high = np.percentile(timing.rounds / reference.rounds, [25, 50, 75])
+    """Median, lower and upper quartile of timing / reference, over the rounds that both have run."""
+    both = min(len(timing.rounds), len(reference.rounds))
+    quotients = timing.rounds[:both] / reference.rounds[:both]
+    low, middle, high = np.percentile(quotients, [25, 50, 75])
     return float(middle), float(low), float(high)
 
 
@@ -113,6 +118,18 @@ def figures(timing: Timing, reference: Timing) -> Row:
         "first_call_seconds": timing.first,
         "rounds": len(timing.rounds),
     }
+
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pin(n: int) -> None:
+    """Keep this process on its first `n` cores. Before anything is computed: jax looks only once."""
+    if not hasattr(os, "sched_setaffinity"):
+        refuse("this system cannot pin a process to a core; leave --cores out.")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n])
 
 
 def keep_memory() -> bool:
@@ -141,9 +158,7 @@ def environment() -> Row:
         "jaxlib": jaxlib.__version__,
         "python": platform.python_version(),
         "device": _device(),
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpus": cores(),
         "commit": _commit(),
     }
 
@@ -192,6 +207,28 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         table.add_row(*row)
     wide = None if sys.stdout.isatty() else 160
     Console(width=wide).print(table)
+
+
+def bound(what: str, measured: float, *, least: float = -math.inf, most: float = math.inf) -> Row:
+    """A row of what must be reached: the figure, its bound, and whether it is kept."""
+    limit = {"at_least": least} if most == math.inf else {"at_most": most}
+    return {
+        "bound": what,
+        "measured": round(measured, 4),
+        **limit,
+        "kept": least <= measured <= most,
+    }
+
+
+def show_bounds(rows: Sequence[Row]) -> None:
+    """The rows that `bound` made, as a table; nothing without any."""
+    lines = []
+    for row in rows:
+        word, limit = ("at least", "at_least") if "at_least" in row else ("at most", "at_most")
+        kept = "yes" if row["kept"] else "NO"
+        lines.append([row["bound"], f"{row['measured']:.2f}", f"{word} {row[limit]:g}", kept])
+    if lines:
+        show("To be reached", ["what", "measured", "bound", "reached"], lines)
 
 
 def machine() -> str:
