@@ -9,9 +9,13 @@ import sys
 import types
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import jaxreg as jr
 from jaxreg.sweeps.callbacks import Callbacks, Evaluation, Setup
 from jaxreg.sweeps.trackers import MLflow, TensorBoard, Tracker, WandB
 
@@ -287,6 +291,39 @@ def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     calls.start(SETUP)
     assert "callbacks[0] (TensorBoard) raised in `start`" in calls.report()[0]
     assert "NotADirectoryError" in calls.report()[0]
+
+
+def test_a_real_sweep_in_tensorboard_is_its_result(tmp_path):
+    """Beside a callback that raises, which must change nothing."""
+
+    class Broken(Tracker):
+        def open(self, name, config, tags):
+            raise RuntimeError(f"no place for {name}")
+
+        def log(self, run, step, values):
+            raise AssertionError
+
+    x = np.asarray(RNG.normal(size=(24, 2)), np.float32)
+    trainer = jr.Trainer(
+        init=lambda key: jnp.zeros(2),
+        loss=lambda w, x: 0.5 * jnp.mean((x @ w - 1) ** 2),
+        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
+    )
+    grid = jr.grid(jr.l2, lam=[0.01, 1.0])
+    with pytest.warns(RuntimeWarning, match=r"callbacks\[0\] \(Broken\) .* no place for lam=0.01"):
+        result = jr.sweep(
+            trainer, grid, (jnp.asarray(x),), folds=3, steps=8, evals=4, key=jax.random.key(0),
+            callbacks=[Broken(), TensorBoard(tmp_path)],
+        )  # fmt: skip
+    for k, name in enumerate(["lam=0.01", "lam=1.0"]):
+        got = curves_of(read_events(tmp_path / name))
+        for tag, values in [
+            ("train/loss", result.train["loss"]),
+            ("valid/loss", result.valid["loss"]),
+            ("penalty", result.penalty_value),
+        ]:
+            assert list(got[tag]) == list(result.time)
+            np.testing.assert_allclose(list(got[tag].values()), values[k].mean((0, 1)), rtol=1e-6)
 
 
 # --- Weights & Biases and MLflow ------------------------------------------------------------------
