@@ -271,6 +271,13 @@ def test_small_trees(tmp_path, params):
     assert all(map(same_bits, jax.tree.leaves(back), jax.tree.leaves(params)))
 
 
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    result = make(params={"w": np.ones((K, F, S))})
+    assert save_params(result, tmp_path / "params") == tmp_path / "params"
+    assert os.listdir(tmp_path) == []
+
+
 def test_results_without_parameters():
     with pytest.raises(ValueError, match=r"save_params: no parameters were kept.*keep_params=True"):
         save_params(make(), "nowhere")

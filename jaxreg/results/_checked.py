@@ -37,12 +37,14 @@ def write_tree(
     tree: PyTree,
     overwrite: bool,
 ) -> Path:
-    """Write a tree and a JSON-able header, whose `format` says what it is.
+    """Write a tree and a JSON-able header, whose `format` says what it is; on the first process only.
 
     Raises:
       ValueError: there is something already, or two leaves have one path. ImportError: no orbax.
     """
     directory = Path(directory).absolute()
+    if jax.process_index() != 0:  # there orbax stores no numpy array, and says nothing
+        return directory
     keys, _ = archive._keyed(tree)
     leaves = [np.asarray(x) for x in jax.tree.leaves(tree)]
     places = [_place(k) for k in keys]
@@ -94,7 +96,7 @@ def _checkpointer(owner: str) -> Any:
         raise ImportError(
             f"{owner} needs orbax, which is not installed: pip install orbax-checkpoint."
         ) from error
-    # The process that calls writes alone, and waits for no other.
+    # Each process works alone, and waits for no other.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
     return ocp.StandardCheckpointer(multiprocessing_options=alone)

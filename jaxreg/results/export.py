@@ -134,6 +134,7 @@ def save_params(
     leaves, each [K, F, S, ...]. Beside it jaxreg.json holds the coordinates, and of each leaf the path,
     shape, dtype and hash. A "%" or "." in a name is written %25 or %2E there, since orbax takes
     {"a.b": x} and {"a": {"b": x}} for one place. Of a leaf without entries only the shape is kept.
+    On several processes the first one writes; the others return at once.
 
     Args:
       result: a result with parameters.
