@@ -345,6 +345,225 @@ for axis, (name, reg) in zip(axes, sets.items()):
     assert jnp.allclose(again, project(ring), atol=1e-6)  # projecting twice is projecting once
 
 # %% [markdown]
+# ## Every penalty, three pictures each
+#
+# On two numbers $(a, b)$:
+#
+# 1. **level sets** of the value, or the set, for a constraint;
+# 2. **prox** of $(a, 0.8)$ at step 1: solid is what becomes of $a$, dashed what becomes of $b = 0.8$;
+#
+# and on a toy problem, 12 coefficients from 16 noisy examples:
+#
+# 3. **effect**: the least-squares fit in grey, the penalised one in blue, the truth as black dashes.
+#
+# The truth is 2, 0, -1 and 0, each three times over: sparse, in groups of three, flat in pieces, and as a
+# 4 × 3 matrix of rank 1. So every family finds something that it can use.
+
+
+# %%
+def flat(params):
+    """Parameters as one vector."""
+    parts = [params[k] for k in ("skip", "layer")] if isinstance(params, dict) else [params]
+    return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+
+def net(first, n):
+    """Skip weights of n features, and the rest of the numbers as their first layer."""
+    return {"skip": first[:n], "layer": first[n:].reshape(n, -1)}
+
+
+# How two numbers, and the twelve coefficients, become parameters, and these coefficients again.
+AS = {
+    "vector": (lambda p: p, lambda v: v, flat),
+    "rows": (lambda p: p[None], lambda v: v.reshape(4, 3), flat),  # a row is a group
+    "units": (lambda p: p[:, None], lambda v: v.reshape(4, 3).T, lambda w: flat(w.T)),
+    "matrix": (jnp.diag, lambda v: v.reshape(4, 3), flat),  # a, b are its singular values
+    "ends": (lambda p: jnp.array([p[0], 0, p[1]]), lambda v: v, flat),  # of three numbers
+    "net": (lambda p: net(p, 1), lambda v: net(v, 4), flat),
+}
+
+truth_t = jnp.repeat(jnp.array([2.0, 0.0, -1.0, 0.0]), 3)
+X_t, y_t = regression(truth_t, noise=1.0, n=16)[0]
+plain = jnp.linalg.lstsq(X_t, y_t)[0]
+
+
+def effect(reg, params, model, steps=300):
+    """Proximal gradient from the least-squares fit."""
+    step = 0.4 / jnp.linalg.norm(X_t, 2) ** 2 * len(y_t)
+
+    def update(params, _):
+        grads = jax.grad(lambda p: loss(model(p), X_t, y_t))(params)
+        return reg.prox(jax.tree.map(lambda p, g: p - step * g, params, grads), step), None
+
+    return model(jax.lax.scan(update, params, None, steps)[0])
+
+
+grid_line = jnp.arange(-40, 41) / 25
+grid_points = jnp.stack(jnp.meshgrid(grid_line, grid_line), -1)
+
+
+def draw_sets(axis, value, moved):
+    """Level sets of the value; where it is 0 or infinite, the set that projections end in."""
+    values = jax.jit(jax.vmap(jax.vmap(value)))(grid_points)
+    if jnp.isinf(values).any() and not jnp.any(jnp.isfinite(values) & (values > 0)):
+        nearest = jax.jit(jax.vmap(jax.vmap(moved)))(grid_points)
+        away = jnp.linalg.norm(grid_points - nearest, axis=-1)
+        axis.contourf(grid_line, grid_line, away, levels=(-1, 0.04), colors="C1", alpha=0.6)
+    else:
+        finite = jnp.where(jnp.isinf(values), jnp.nan, values)
+        style = {"levels": (0.4, 0.8, 1.2), "colors": "C1", "linewidths": (0.7, 1.5, 0.7)}
+        axis.contour(grid_line, grid_line, finite, **style)
+
+
+def draw_prox(axis, moved):
+    """What becomes of (a, 0.8)."""
+    x = jnp.linspace(-3, 3, 121)
+    out = jax.jit(jax.vmap(moved))(jnp.stack([x, jnp.full_like(x, 0.8)], -1))
+    out = jnp.where(jnp.abs(jnp.diff(out, axis=0, append=out[-1:])) > 0.2, jnp.nan, out)
+    axis.plot(x, x, color="0.8", lw=0.8)
+    axis.plot(x, out[:, 1], color="C0", lw=1, ls="--")
+    axis.plot(x, out[:, 0], color="C0", lw=1.8)
+
+
+def draw_effect(axis, theta, view):
+    """Coefficients before and after, or what `view` makes of them."""
+    before, after, true = view(plain), view(theta), view(truth_t)
+    at = jnp.arange(len(before))
+    axis.bar(at, before, color="0.85")
+    axis.bar(at, after, width=0.5, color="C0")
+    axis.plot(at, true, "_", color="k", ms=5)
+
+
+def gallery(family):
+    """Three rows of pictures for penalties given as name: (penalty, form, how strong in the fit)."""
+    _, axes = plt.subplots(3, len(family), figsize=(1.25 * len(family), 3.9), squeeze=False)
+    for column, (name, (reg, form, strength)) in zip(axes.T, family.items()):
+        small, large, model = AS[form]
+        on_two, on_twelve = reg if isinstance(reg, tuple) else (reg, reg)
+        value = lambda p, reg=on_two, small=small: reg(small(p))
+        moved = lambda p, reg=on_two, small=small: flat(reg.prox(small(p), 1.0))[jnp.array([0, -1])]
+        params = large(plain)
+        if name == "overlapping_group_lasso":  # it acts on copies of the coefficients
+            value = lambda p, reg=on_two: reg.latent_norm(p, tolerance=1e-2).value
+            moved = lambda p, reg=on_two: reg.contract(reg.prox(reg.expand(p), 1.0))
+            params, model = on_twelve.expand(plain), on_twelve.contract
+        singular = lambda v: jnp.linalg.svd(v.reshape(4, 3), compute_uv=False)
+        draw_sets(column[0], value, moved)
+        draw_prox(column[1], moved)
+        found = effect(strength * on_twelve, params, model)
+        draw_effect(column[2], found, singular if form == "matrix" else lambda v: v)
+        column[0].set_title(name, fontsize=7 if len(name) < 20 else 5.5)
+        column[1].set(xlim=(-3, 3), ylim=(-3, 3))
+        for axis in column:
+            axis.set(xticks=(), yticks=())
+        SHOWN.append(name)
+    for axis, text in zip(axes[:, 0], ("level sets", "prox", "effect")):
+        axis.set_ylabel(text)
+
+
+SHOWN = []
+
+# %%
+fisher = jnp.array([3.0, 0.2]), jnp.where(jnp.arange(12) < 6, 3.0, 0.2)
+gallery(
+    {
+        "l1": (jr.l1(1.0), "vector", 0.3),
+        "l2": (jr.l2(1.0), "vector", 0.3),
+        "elastic_net": (jr.elastic_net(1.0), "vector", 0.3),
+        "huber": (jr.huber(1.0, 0.5), "vector", 0.3),
+        "l2_sp": (jr.l2_sp(1.0, 0.5), "vector", 0.5),
+        "ewc": (tuple(jr.ewc(1.0, 0.5, f) for f in fisher), "vector", 0.5),
+    }
+)
+
+# %% [markdown]
+# `l1` and `elastic_net` make zeros, `l2` and `huber` only shrink. The last two pull to 0.5: `ewc` holds the
+# weights that count (here the first ones) and lets the others go.
+
+# %%
+gallery(
+    {
+        "l0": (jr.l0(1.0), "vector", 0.3),
+        "l_half": (jr.l_half(1.0), "vector", 0.3),
+        "l_two_thirds": (jr.l_two_thirds(1.0), "vector", 0.3),
+        "log_sum": (jr.log_sum(1.0, 0.5), "vector", 0.2),
+        "mcp": (jr.mcp(1.0, 2.0), "vector", 0.3),
+        "scad": (jr.scad(1.0, 3.0), "vector", 0.3),
+        "l1_minus_l2": (jr.l1_minus_l2(1.0), "vector", 0.5),
+    }
+)
+
+# %% [markdown]
+# Not convex: level sets bend inwards, the prox returns to the diagonal, what survives keeps its size.
+
+# %%
+shared = (
+    jr.overlapping_group_lasso(0.7, [[0], [0, 1]]),
+    jr.overlapping_group_lasso(0.7, [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9], [9, 10, 11]]),
+)
+sorted_by = tuple(jr.slope(1.0, weights=jnp.linspace(1, 0.4, n)) for n in (2, 12))
+gallery(
+    {
+        "group_lasso": (jr.group_lasso(0.7, axis=0), "rows", 0.5),
+        "sparse_group_lasso": (jr.sparse_group_lasso(0.8, axis=0), "rows", 0.4),
+        "l1_linf": (jr.l1_linf(1.0, axis=0), "rows", 0.7),
+        "exclusive_lasso": (jr.exclusive_lasso(1.0, axis=0), "rows", 0.3),
+        "overlapping_group_lasso": (shared, "vector", 0.4),
+        "hierarchical": (jr.hierarchical(1.0, 0.7, skip="skip", layer="layer"), "net", 0.5),
+        "linf": (jr.linf(1.0), "vector", 1.0),
+        "slope": (sorted_by, "vector", 0.4),
+    }
+)
+
+# %% [markdown]
+# Dashed lines that move show entries that act on each other. `group_lasso` keeps $b$ alive while $a$ is
+# large, `exclusive_lasso` does the reverse, `linf` and `slope` make them equal. In `hierarchical` $a$ is a
+# feature's skip weight and bounds $b$: in the fit the first four bars bound the other eight, two for each.
+
+# %%
+gallery(
+    {
+        "total_variation": (jr.total_variation(1.0), "vector", 0.5),
+        "fused_lasso": (jr.fused_lasso(1.0), "vector", 0.3),
+        "trend_filter": (jr.trend_filter(1.0, tolerance=1e-2), "ends", 0.5),
+        "nuclear": (jr.nuclear(1.0), "matrix", 0.6),
+        "log_det": (jr.log_det(1.0, 0.5), "matrix", 0.6),
+        "spectral_norm": (jr.spectral_norm(1.0), "matrix", 0.6),
+        "orthogonal": (jr.orthogonal(0.5), "matrix", 0.5),
+    }
+)
+
+# %% [markdown]
+# Neighbours are drawn together; `trend_filter` has a third number, 0, in the middle. For matrices $a$ and
+# $b$, and the bars, are singular values: `nuclear` and `log_det` cut the small ones, `spectral_norm` the
+# largest, `orthogonal` draws all to 1.
+
+# %%
+gallery(
+    {
+        "box": (jr.box(-0.5, 1.0), "vector", 1.0),
+        "nonneg": (jr.nonneg(), "vector", 1.0),
+        "linf_ball": (jr.linf_ball(1.0), "vector", 1.0),
+        "l1_ball": ((jr.l1_ball(1.0), jr.l1_ball(8.0)), "vector", 1.0),
+        "l2_ball": ((jr.l2_ball(1.0), jr.l2_ball(3.0)), "vector", 1.0),
+        "max_norm": (jr.max_norm(1.0), "units", 1.0),
+    }
+)
+gallery(
+    {
+        "simplex": ((jr.simplex(), jr.simplex(6.0)), "vector", 1.0),
+        "unit_norm": (jr.unit_norm(), "units", 1.0),
+        "cardinality": ((jr.cardinality(1), jr.cardinality(6)), "vector", 1.0),
+        "spectral_ball": (jr.spectral_ball(1.0), "matrix", 1.0),
+        "low_rank": (jr.low_rank(1), "matrix", 1.0),
+    }
+)
+
+# %%
+functions = {"adaptive_weights", "fisher_diagonal"}  # of the catalogue, but no penalties
+assert sorted(SHOWN) == sorted(set(jr.penalties.__all__) - functions)
+
+# %% [markdown]
 # ## Add your own
 #
 # Say weights up to 1 should be free, and beyond that cost what they cost `l1`:
