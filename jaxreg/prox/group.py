@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxreg.prox._common import floating, norm, scale, scaled_norm
+from jaxreg.prox._common import floating, scale, scaled_norm
 from jaxreg.prox._groups import Axes, largest, spread, total
 
 __all__ = ["group_soft_threshold", "group_soft_threshold_metric"]
@@ -33,11 +33,12 @@ def group_soft_threshold(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) 
     [[2.4..., 3.2...], [0.0, 0.0]]
     """
     x = floating("group_soft_threshold", x)
-    # In units of the largest entry: the derivative of a quotient squares what it divides by.
-    top = scale(x, axis)
-    size = norm(x / spread(top, axis, x), axis)
+    size = scaled_norm(x, axis)
+    # In units of the norm itself: the derivative of a quotient squares what it divides by.
+    unit = lax.stop_gradient(jnp.where((size > 0) & jnp.isfinite(size), size, 1))
+    ratio = size / unit
     # A zero group divides by one instead of zero: 0/0 would make it NaN at threshold 0.
-    factor = jnp.maximum(size - threshold / top, 0) / jnp.where(size == 0, 1, size)
+    factor = jnp.maximum(ratio - threshold / unit, 0) / jnp.where(ratio == 0, 1, ratio)
     return (x * spread(factor, axis, x)).astype(x.dtype)
 
 

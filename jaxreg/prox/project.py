@@ -53,8 +53,9 @@ def l2_ball(
     norm, radius = scaled_norm(x, axis), jnp.asarray(radius)
     inside = (norm <= radius) | (norm == 0)
     if step is None or x.size == 0:
-        factor = radius / jnp.where(inside, 1, norm)
-        return jnp.where(inside, x, x * jnp.where(inside, 1, factor)).astype(dtype)
+        # A factor of 1 keeps x to the last bit.
+        factor = jnp.where(inside, 1, jnp.where(inside, 1, radius) / jnp.where(inside, 1, norm))
+        return (x * factor).astype(dtype)
     inverse = 1 / _relative(x, step, axis)
     # The part that the projection removes is parallel, in the metric, to the point it leads to.
     normal = group_soft_threshold_metric(x * inverse, inverse, radius, axis)
