@@ -25,6 +25,7 @@ from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
+from jaxreg._shuffle import shuffled
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
 from jaxreg.penalty import Penalty
@@ -280,16 +281,13 @@ class BatchStream:
         size = self.batch_size or 1
         per_epoch = self.count // size
         steps = jnp.asarray(first) + jnp.arange(self.ahead)
-        n_epochs = self.ahead // (self.fewest // size) + 2
-        epochs = jax.vmap(self._epoch)(steps[0] // per_epoch + jnp.arange(n_epochs))
-        column = (steps % per_epoch)[:, None] * size + jnp.arange(size)
-        return epochs[(steps // per_epoch - steps[0] // per_epoch)[:, None], column]
-
-    def _epoch(self, epoch: Array) -> Array:
-        """A random order of the real rows, the padding last."""
-        draw = jax.random.uniform(jax.random.fold_in(self.key, 2 * epoch), self.rows.shape)
-        padded = jnp.arange(len(self.rows)) >= self.count
-        return self.rows[jnp.argsort(jnp.where(padded, 2.0, draw))]
+        # One key for each epoch that these steps may touch: far fewer than steps.
+        epoch, base = steps // per_epoch, jnp.asarray(first) // per_epoch
+        epochs = base + jnp.arange(self.ahead // (self.fewest // size) + 2)
+        of_epoch = jax.vmap(lambda e: jax.random.key_data(jax.random.fold_in(self.key, 2 * e)))
+        key = of_epoch(epochs)[epoch - base]
+        place = (steps % per_epoch)[:, None] * size + jnp.arange(size)
+        return self.rows[shuffled(place, jnp.moveaxis(key, -1, 0)[..., None], self.count)]
 
     def noise_key(self, step: int | Array) -> Array:
         """The key a stochastic loss gets at this step."""
