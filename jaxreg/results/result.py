@@ -250,6 +250,39 @@ class SweepResult:
         archive.write_archive(path, header, trees, overwrite)
         return path
 
+    def to_csv(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write all curves as tidy CSV, as `to_pandas` has them; see `jaxreg.results.export.to_csv`."""
+        from jaxreg.results import export
+
+        return export.to_csv(self, path, overwrite=overwrite)
+
+    def to_json(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write all but the parameters as strict, self-describing JSON."""
+        from jaxreg.results import export
+
+        return export.to_json(self, path, overwrite=overwrite)
+
+    def save_params(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write the parameters of every lane as an orbax checkpoint with a hash of each leaf.
+
+        Raises:
+          ValueError: no parameters were kept, or something is there already.
+        """
+        from jaxreg.results import export
+
+        return export.save_params(self, directory, overwrite=overwrite)
+
+    @staticmethod
+    def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
+        """Read what `save_params` wrote, checked leaf by leaf; `like` gives the structure.
+
+        Raises:
+          FileNotFoundError: there is no such directory. ValueError: it is damaged or holds other leaves.
+        """
+        from jaxreg.results import export
+
+        return export.load_params(directory, like)
+
     @classmethod
     def load(
         cls, path: str | os.PathLike, *, like: tuple[Penalty | None, PyTree] | None = None

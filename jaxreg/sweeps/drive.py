@@ -186,6 +186,13 @@ class Drive:
     def _restore(self) -> bool:
         """Go on from the newest sound checkpoint; False if there is none."""
         found = None if self.store is None else self.store.restore(self._whole())
+        here = -1 if found is None else found.step
+        (step,) = agree(here)
+        if step != here:
+            raise ValueError(
+                f"sweep: this process found the checkpoint of step {here} and process 0 that of step "
+                f"{step}. All processes must see one checkpoint directory, as on a shared disk."
+            )
         if found is None:
             return False
         self.warnings.extend(found.warnings)
