@@ -15,6 +15,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg.prox._common import floating, scaled_norm
+from jaxreg.prox._roots import inverse_cube_root, inverse_root
 from jaxreg.prox.elementwise import soft_threshold
 
 __all__ = ["l0", "l1_minus_l2", "l_half", "l_two_thirds", "log_sum", "mcp", "scad"]
@@ -153,9 +154,8 @@ def l_half(x: ArrayLike, threshold: ArrayLike) -> Array:
     """
     x = floating("l_half", x)
     dead, share, ratio = _beyond(x, threshold, lambda t: 1.5 * jnp.exp(2 / 3 * jnp.log(t)))
-    k = math.sqrt(6) / 9 * share / (ratio * jnp.sqrt(ratio))
-    s = _root(k, 3, (0.58149, 0.45291, -0.03442))
-    return jnp.where(dead, 0, x - x * (k / s)).astype(x.dtype)
+    k = math.sqrt(6) / 9 * share * lax.rsqrt(ratio) ** 3
+    return jnp.where(dead, 0, x - x * (k * inverse_root(k, 3))).astype(x.dtype)
 
 
 def l_two_thirds(x: ArrayLike, threshold: ArrayLike) -> Array:
@@ -179,9 +179,9 @@ def l_two_thirds(x: ArrayLike, threshold: ArrayLike) -> Array:
     x = floating("l_two_thirds", x)
     cut = lambda t: 2 * (2 / 3) ** 0.75 * jnp.sqrt(t) * jnp.sqrt(jnp.sqrt(t))
     dead, share, ratio = _beyond(x, threshold, cut)
-    k = 2 ** (-4 / 3) * share * jnp.exp(-4 / 3 * jnp.log(ratio))
-    s = _root(k, 4, (0.63556, 0.41636, -0.05201))
-    return jnp.where(dead, 0, x - x * (k / s)).astype(x.dtype)
+    # Not by a fourth power, which would make four rounding errors of one.
+    k = 2 ** (-4 / 3) * share * inverse_cube_root(ratio) / ratio
+    return jnp.where(dead, 0, x - x * (k * inverse_root(k, 4))).astype(x.dtype)
 
 
 def _beyond(
@@ -198,21 +198,6 @@ def _beyond(
     dead = (size <= edge) & (t > 0)
     idle = dead | ((t == 0) & (size < jnp.finfo(size.dtype).tiny ** 0.3))
     return dead, t / unit, jnp.where(idle, 1, size / edge)
-
-
-def _root(k: Array, degree: int, start: tuple[float, float, float]) -> Array:
-    """The largest root s of s^degree - s + k, for k up to where the prox jumps.
-
-    It is smooth in w = sqrt(1 - k / k_max), k_max where it meets the next root: the parabola `start`
-    in w is within 1e-4, and two Newton steps are at rounding.
-    """
-    k_max = (degree - 1) * degree ** (-degree / (degree - 1))
-    w = jnp.sqrt(1 - k / k_max)
-    s = start[0] + w * (start[1] + w * start[2])
-    for _ in range(2):
-        power = s ** (degree - 1)
-        s = s - (s * (power - 1) + k) / (degree * power - 1)
-    return s
 
 
 def l0(x: ArrayLike, threshold: ArrayLike) -> Array:
