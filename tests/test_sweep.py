@@ -5,59 +5,15 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from _toy import DATA, KEY_SEED, LAMS, TRACES, TRAINER, N, X, Y, make, predict, run
 from sklearn.model_selection import KFold
 
 import jaxreg as jr
 from jaxreg.sweeps.folds import make_folds
 
-N, D, H = 24, 4, 6
-KEY = jax.random.key(3)
-RNG = np.random.default_rng(1)
-X = RNG.normal(size=(N, D)).astype(np.float32)
-Y = np.tanh(X @ np.array([1.0, -1.0, 0.0, 0.5], np.float32))
-DATA = (X, Y)
-TRACES = []
-
-
-def init(key):
-    k1, k2 = jax.random.split(key)
-    return {
-        "w1": jax.random.normal(k1, (D, H)) / 2,
-        "b1": jnp.zeros(H),
-        "w2": jax.random.normal(k2, (H,)) / 2,
-    }
-
-
-def predict(p, x):
-    return jnp.tanh(x @ p["w1"] + p["b1"]) @ p["w2"]
-
-
-def loss(p, x, y):
-    TRACES.append(1)
-    return 0.5 * jnp.mean((predict(p, x) - y) ** 2)
-
-
-TRAINER = jr.Trainer(
-    init,
-    loss,
-    lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
-    metrics={"mae": lambda p, x, y: jnp.abs(predict(p, x) - y).mean()},
-)
-LAMS = [0.0, 1e-3, 1e-2, 0.1, 1.0]
-
-
-def make(lam):
-    return jr.l2(lam).on(jr.kernels)
-
-
+KEY = jax.random.key(KEY_SEED)
 GRID = jr.grid(make, lam=LAMS)
-
-
-def run(grid=GRID, **kwargs):
-    given = {"folds": 3, "seeds": 2, "steps": 20, "batch_size": 8, "evals": 4, "key": KEY}
-    return jr.sweep(TRAINER, grid, DATA, **{**given, **kwargs})
 
 
 @pytest.fixture(scope="module")

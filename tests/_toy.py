@@ -1,0 +1,69 @@
+"""A small sweep that several tests share: 5 λ x 3 folds x 2 seeds of a two-layer net on 24 rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxreg as jr
+
+N, D, H = 24, 4, 6
+KEY_SEED = 3
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(N, D)).astype(np.float32)
+Y = np.tanh(X @ np.array([1.0, -1.0, 0.0, 0.5], np.float32))
+DATA = (X, Y)
+LAMS = [0.0, 1e-3, 1e-2, 0.1, 1.0]
+TRACES = []  # one entry each time the loss is traced
+
+
+def init(key):
+    k1, k2 = jax.random.split(key)
+    return {
+        "w1": jax.random.normal(k1, (D, H)) / 2,
+        "b1": jnp.zeros(H),
+        "w2": jax.random.normal(k2, (H,)) / 2,
+    }
+
+
+def predict(p, x):
+    return jnp.tanh(x @ p["w1"] + p["b1"]) @ p["w2"]
+
+
+def loss(p, x, y):
+    TRACES.append(1)
+    return 0.5 * jnp.mean((predict(p, x) - y) ** 2)
+
+
+TRAINER = jr.Trainer(
+    init,
+    loss,
+    lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
+    metrics={"mae": lambda p, x, y: jnp.abs(predict(p, x) - y).mean()},
+)
+
+
+def make(lam):
+    return jr.l2(lam).on(jr.kernels)
+
+
+def run(grid=None, **kwargs):
+    """The sweep; keywords replace its own."""
+    given = {
+        "folds": 3, "seeds": 2, "steps": 20, "batch_size": 8, "evals": 4,
+        "key": jax.random.key(KEY_SEED),
+    }  # fmt: skip
+    grid = jr.grid(make, lam=LAMS) if grid is None else grid
+    return jr.sweep(TRAINER, grid, DATA, **{**given, **kwargs})
+
+
+def assert_equal(a, b):
+    """Every number of two results, bit for bit."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def assert_close(a, b, atol=2e-6):
+    """To rounding, for lanes that were vmapped in other widths."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, atol=atol)
