@@ -161,7 +161,9 @@ def state_bytes() -> int:
     return 3 * sum(4 * x.size for x in jax.tree.leaves(shapes))
 
 
-def measure(ladder: tuple[int, ...], pinned: tuple[int, ...], steps: int, rounds: int) -> list[Row]:
+def measure(
+    ladder: tuple[int, ...], pinned: tuple[int, ...], steps: int, rounds: int, budget: float
+) -> list[Row]:
     with workers(steps, alone=True) as found:
         peaks = {k: found[cores()].ask("peak", k) for k in ladder}
     with workers(steps) as found:
@@ -172,7 +174,7 @@ def measure(ladder: tuple[int, ...], pinned: tuple[int, ...], steps: int, rounds
         }
         first, answers = first_calls(calls)
         check(answers)
-        timings: dict[Any, Timing] = timed_rounds(calls, first, rounds)
+        timings: dict[Any, Timing] = timed_rounds(calls, first, rounds, budget)
     last = (ladder[-1], cores())
     ours = lambda k, n: timings[k, n]._replace(rounds=timings[k, n].rounds / k)
     rows = [
@@ -223,12 +225,15 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         return work(*map(int, sys.argv[2:]))
     parser = arguments(__doc__ or "")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument(
+        "--budget", type=float, default=300.0, help="seconds after which no round begins"
+    )
     options = parser.parse_args()
     sizes: tuple[tuple[int, ...], ...] = (LADDER, PINNED)
     if options.smoke:
         options.steps, options.rounds, sizes = 20, 2, ((1, 2), (2,))
-    rows = measure(*sizes, options.steps, options.rounds)
+    rows = measure(*sizes, options.steps, options.rounds, options.budget)
     if not options.json:
         tables(rows)
     emit("scaling", rows)

@@ -204,6 +204,11 @@ def test_what_must_be_reached_looks_at_the_fastest_of_a_kind():
     assert [r["at_least"] for r in other_size] == [1.0, 1.0]
 
 
+def test_what_is_not_installed_is_named(small_task, monkeypatch):
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    assert rivals.rivals(small_task) == ({}, ["PyTorch", "scikit-learn", "Optuna"])
+
+
 @pytest.mark.parametrize("name", sorted(models.MODELS))
 def test_a_model_is_the_same_function_in_pytorch(name):
     torch = pytest.importorskip("torch")
