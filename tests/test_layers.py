@@ -22,7 +22,7 @@ LAYERS = {
     "penalty": 3,
     "leaf": 4,
     "penalties": 5, "objective": 5,
-    "convert": 6, "coupling": 6, "report": 6,
+    "convert": 6, "coupling": 6, "report": 6, "storage": 6,
     "train": 7, "results": 7,
     "sweeps": 8,
     "jaxreg": 9,

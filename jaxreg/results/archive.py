@@ -2,7 +2,7 @@
 
 The file is a zip of `.npy` members (so `numpy.load` opens it) and a `header.json` that names the
 place of each array in its tree. dtypes that npy does not know, such as bfloat16, are stored as
-unsigned integers of the same width. Writing is atomic: the file appears whole or not at all.
+unsigned integers of the same width.
 """
 
 from __future__ import annotations
@@ -12,76 +12,19 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import GetAttrKey, keystr
 
 from jaxreg._tree import PyTree
+from jaxreg.storage.atomic import new_file
+from jaxreg.storage.tree import StoredTree, keyed
 
-__all__ = ["StoredTree", "archive_path", "read_archive", "write_archive"]
+__all__ = ["archive_path", "read_archive", "write_archive"]
 
 _HEADER = "header.json"
 _VERSION = 1
-
-
-class StoredTree(NamedTuple):
-    """The arrays of a tree as they were read, with the keys that lead to each."""
-
-    keys: list[tuple[str | int, ...]]
-    arrays: list[np.ndarray]
-
-    def nested(self) -> PyTree:
-        """Dicts of dicts, with the integers of lists as keys; a lone array is itself."""
-        if self.keys == [()]:
-            return self.arrays[0]
-        tree: dict = {}
-        for keys, array in zip(self.keys, self.arrays):
-            inner = tree
-            for key in keys[:-1]:
-                inner = inner.setdefault(key, {})
-            inner[keys[-1]] = array
-        return tree
-
-    def like(self, template: PyTree, owner: str, name: str) -> PyTree:
-        """The tree in the structure of `template`, whose leaves do not matter.
-
-        Raises:
-          ValueError: the template has other leaves.
-        """
-        keys, treedef = _keyed(template)
-        if keys != self.keys:
-            here, there = set(keys), set(self.keys)
-            raise ValueError(
-                f"{owner}: the {name} of `like` have other leaves than the file. Only in the file: "
-                f"{_shown([k for k in self.keys if k not in here])}; only in `like`: "
-                f"{_shown([k for k in keys if k not in there])}."
-            )
-        return jax.tree.unflatten(treedef, self.arrays)
-
-
-def _shown(keys: list[tuple[str | int, ...]], most: int = 5) -> str:
-    more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return (", ".join(repr("/".join(map(str, k))) for k in keys[:most]) or "none") + more
-
-
-def _keyed(tree: PyTree) -> tuple[list[tuple[str | int, ...]], Any]:
-    """The keys of every leaf, without the attribute `value` of a box, and the treedef."""
-    with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [_keys(path) for path, _ in with_paths], treedef
-
-
-def _keys(path: tuple) -> tuple[str | int, ...]:
-    if len(path) > 1 and isinstance(path[-1], GetAttrKey) and path[-1].name == "value":
-        path = path[:-1]
-    return tuple(_key(entry) for entry in path)
-
-
-def _key(entry: Any) -> str | int:
-    # An index stays an integer, so that a list read back as a dict is indexed the same way.
-    raw = getattr(entry, "key", getattr(entry, "idx", None))
-    return raw if isinstance(raw, (int, str)) else keystr((entry,), simple=True)
 
 
 def archive_path(path: str | os.PathLike) -> Path:
@@ -99,30 +42,19 @@ def write_archive(
       ValueError: `path` is there already and `overwrite` is False; or two leaves of a tree have the
         same path.
     """
-    if path.exists() and not overwrite:
-        raise ValueError(
-            f"save: {str(path)!r} is there already and is left as it was. Give another path, or "
-            "overwrite=True to replace it."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(unfinished, "wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                index = {name: _write_tree(archive, name, tree) for name, tree in trees.items()}
-                text = json.dumps({**header, "version": _VERSION, "trees": index}, indent=1)
-                archive.writestr(zipfile.ZipInfo(_HEADER), text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        new_file("save", path, overwrite) as unfinished,
+        zipfile.ZipFile(unfinished, "w") as archive,
+    ):
+        index = {name: _write_tree(archive, name, tree) for name, tree in trees.items()}
+        text = json.dumps({**header, "version": _VERSION, "trees": index}, indent=1)
+        archive.writestr(zipfile.ZipInfo(_HEADER), text)
 
 
 def _write_tree(archive: zipfile.ZipFile, name: str, tree: PyTree) -> list[dict] | None:
     if tree is None:
         return None
-    keys, _ = _keyed(tree)
+    keys, _ = keyed(tree)
     if len(set(keys)) < len(keys):
         raise ValueError(f"save: two leaves of `{name}` have the same path; rename one of them.")
     index = []

@@ -16,12 +16,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from jaxreg._tree import PyTree
-from jaxreg.results import _checked, summary
-from jaxreg.results._atomic import new_file
+from jaxreg.results import summary
 from jaxreg.results.status import Status
+from jaxreg.storage import verified
+from jaxreg.storage.atomic import new_directory, new_file
 
 if TYPE_CHECKING:
     from jaxreg.results.result import SweepResult
@@ -146,7 +148,7 @@ def save_params(
 
     Raises:
       ValueError: no parameters were kept, something is there already, or two leaves have one path.
-      ImportError: orbax is not installed.
+      TypeError: a leaf is no array of numbers. ImportError: orbax is not installed.
 
     >>> import tempfile, jaxreg as jr
     >>> zeros = np.zeros((2, 1, 1, 1))
@@ -160,12 +162,19 @@ def save_params(
         raise ValueError(
             "save_params: no parameters were kept. Run the sweep with keep_params=True."
         )
+    directory = Path(directory).absolute()
+    if jax.process_index() != 0:
+        return directory
     header = {
         "format": _PARAMS_KIND,
         "axes": result.axes[:3],
         "coords": {name: _described(v, ("lam",)) for name, v in result.coords.items()},
     }
-    return _checked.write_tree("save_params", directory, header, result.params, overwrite)
+    leaves = verified.as_leaves("save_params", result.params, nested=True)
+    ours = frozenset({verified.MANIFEST, verified.TREE})
+    with new_directory("save_params", directory, overwrite, ours) as unfinished:
+        verified.write_tree(unfinished, header, leaves)
+    return directory
 
 
 def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
@@ -185,7 +194,21 @@ def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
     Traceback (most recent call last):
     ValueError: load_params: '...' is no jaxreg.params directory: it has no jaxreg.json.
     """
-    tree = _checked.read_tree("load_params", directory, _PARAMS_KIND)
+    directory = Path(directory).absolute()
+    where = f"load_params: {str(directory)!r}"
+    if not directory.is_dir():
+        raise FileNotFoundError(f"load_params: there is no directory {str(directory)!r}.")
+    if not (directory / verified.MANIFEST).exists():
+        raise ValueError(f"{where} is no {_PARAMS_KIND} directory: it has no {verified.MANIFEST}.")
+    try:
+        manifest = verified.read_manifest(directory)
+        if manifest.get("format") != _PARAMS_KIND:
+            raise ValueError(
+                f"{where} is no {_PARAMS_KIND} directory: its format is {manifest.get('format')!r}."
+            )
+        tree = verified.read_tree(directory, manifest)
+    except verified.Damaged as damage:
+        raise ValueError(f"{where} is damaged: {damage}.") from damage
     return tree.nested() if like is None else tree.like(like, "load_params", "params")
 
 

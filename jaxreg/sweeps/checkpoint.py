@@ -2,13 +2,11 @@
 
 Two things can go wrong with a saved state, and each has its answer here.
 
-*It is half written* (`kill -9`, a power cut). A step is written under a name that no reader looks
-at, forced to the disk, and then renamed: a rename happens or it does not. Older steps go only after
-that, so at every moment the newest step in the directory is a whole one.
+*It is half written* (`kill -9`, a power cut). A step appears whole or not at all, and older steps go
+only after that, so at every moment the newest step in the directory is a whole one.
 
-*It is damaged* (a flipped bit, a truncated file, a library that casts). Arrays are stored by orbax,
-which reads some damaged files without complaint, so each step carries a manifest of our own with the
-SHA-256, dtype and shape of every leaf. What does not match is passed over for the step before, and
+*It is damaged* (a flipped bit, a truncated file, a library that casts). Each step carries the SHA-256,
+dtype and shape of every leaf. What does not match is passed over for the step before, and
 `Restored.warnings` says what was wrong where. If nothing matches, that is an error: a run never starts
 again from zero unasked.
 
@@ -16,13 +14,11 @@ The directory::
 
     experiment.json             which experiment the steps belong to; another one is refused
     step-00000200.0001/         step 200, written by save number 1: the larger number is the newer
-        manifest.json           step, note, experiment; path, sha256, dtype, shape of every leaf
-        arrays/                 one entry per leaf, readable with orbax alone
+        jaxreg.json             step, note, experiment; path, sha256, dtype, shape of every leaf
+        tree/                   one entry per leaf, readable with orbax alone
     step-00000300.0002/
-    .unfinished-00000400-…/     a save that was cut off; the next save sweeps it away
-    .removed-…/                 an old step on its way out; likewise
-
-Every JSON file carries its own SHA-256. Leaves without entries (shape (0, 3)) are in the manifest only.
+    .step-00000400.0003.….tmp/  a save that was cut off; the next save sweeps it away
+    .step-00000100.0000.….old/  an old step on its way out; likewise
 
 With several processes (`jax.distributed`) one of them saves and any may restore: no call waits for
 another process. All must see the same directory, and must have restored before the first save.
@@ -31,37 +27,27 @@ another process. All must see the same directory, and must have restored before 
 from __future__ import annotations
 
 import errno
+import json
 import operator
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxreg._tree import PyTree
-from jaxreg.sweeps._stored import (
-    Damaged,
-    Leaf,
-    as_json,
-    json_text,
-    read_json,
-    read_tree,
-    require_same_leaves,
-    stored_leaves,
-    sync,
-    write_arrays,
-    write_json,
-)
+from jaxreg.storage import verified
+from jaxreg.storage.atomic import new_directory, new_file, remove_directory
+from jaxreg.storage.verified import Damaged, Leaf
 
 __all__ = ["CheckpointError", "CheckpointStore", "Restored"]
 
-_MARKER, _MANIFEST, _ARRAYS = "experiment.json", "manifest.json", "arrays"
+_MARKER = "experiment.json"
 _STEP = re.compile(r"step-(\d+)\.(\d+)")
-_OURS = re.compile(r"step-\d+\.\d+|\.(unfinished|removed|marker)-.*")
-_UNFINISHED, _REMOVED = re.compile(r"\.unfinished-(\d+)-.*"), ".removed-"
+_LEFT_OVER = re.compile(r"\.step-(\d+)\..*\.(tmp|old)")
+_OURS = re.compile(rf"{_STEP.pattern}|{_LEFT_OVER.pattern}|\.experiment\.json\..*\.tmp")
 
 
 class CheckpointError(OSError):
@@ -119,7 +105,7 @@ class CheckpointStore:
                 f"CheckpointStore: `directory` must be a local or mounted path, got {directory}."
             )
         self._keep = keep
-        self._experiment = as_json("experiment", experiment)
+        self._experiment = _as_json("experiment", experiment)
         self._directory = Path(directory).absolute()
         self._damaged: set[str] = set()
         try:
@@ -147,20 +133,11 @@ class CheckpointStore:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"save: `step` must be >= 0, got {step}.")
-        leaves = stored_leaves(tree)
-        manifest = {
-            "step": step,
-            "note": as_json("note", note or {}),
-            "experiment": self._experiment,
-            "leaves": [leaf.entry for leaf in leaves],
-        }
-        unfinished = self._directory / f".unfinished-{step:08d}-{uuid.uuid4().hex}"
+        leaves = verified.as_leaves("save", tree, nested=False)
+        note = _as_json("note", note or {})
         try:
-            self._write(unfinished, manifest, leaves)
-        except BaseException as error:  # Ctrl-C leaves no litter either
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not isinstance(error, Exception):
-                raise
+            self._write(step, {"step": step, "note": note, "experiment": self._experiment}, leaves)
+        except Exception as error:
             size = sum(leaf.data.nbytes for leaf in leaves)
             raise CheckpointError(self._cannot_save(step, size, error)) from error
         self._sweep()
@@ -175,13 +152,16 @@ class CheckpointStore:
         Raises:
           ValueError: no step can be read back, or the leaves of `like` are not those saved.
         """
-        cut_off = filter(None, map(_UNFINISHED.fullmatch, sorted(self._names())))
-        warnings = [f"the save of step {int(name[1])} was cut off" for name in cut_off]
+        left_over = filter(None, map(_LEFT_OVER.fullmatch, sorted(self._names())))
+        cut_off = [int(name[1]) for name in left_over if name[2] == "tmp"]
+        warnings = [f"the save of step {step} was cut off" for step in cut_off]
         for name in self._saves():
+            directory = self._directory / name
             try:
-                manifest = read_json(self._directory / name / _MANIFEST)
-                require_same_leaves(manifest, like, self._directory / name)
-                tree = read_tree(self._directory / name / _ARRAYS, manifest["leaves"], like)
+                manifest = verified.read_manifest(directory)
+                tree = verified.read_tree(directory, manifest).same_as(
+                    like, "restore", str(directory)
+                )
             except Damaged as damage:
                 self._damaged.add(name)
                 warnings.append(f"step {_number(name)} is damaged ({damage})")
@@ -224,39 +204,27 @@ class CheckpointStore:
                 f"{'; '.join(differences)}. Give another directory for this experiment, or the "
                 "settings of the one that is there to go on with it."
             )
-        marker = self._directory / f".marker-{uuid.uuid4().hex}"
-        try:
-            write_json(marker, {"experiment": self._experiment})
-            os.replace(marker, self._directory / _MARKER)
-            sync(self._directory)
-        finally:
-            marker.unlink(missing_ok=True)
+        with new_file("CheckpointStore", self._directory / _MARKER, overwrite=True) as marker:
+            verified.write_json(marker, {"experiment": self._experiment})
 
     def _owner(self) -> dict[str, Any] | None:
         """The experiment in the marker or, if that is lost, in the newest manifest that is not."""
-        steps = [self._directory / name / _MANIFEST for name in self._saves()]
+        steps = [self._directory / name / verified.MANIFEST for name in self._saves()]
         for file in [self._directory / _MARKER, *steps]:
             try:
-                return read_json(file)["experiment"]
+                return verified.read_json(file)["experiment"]
             except Damaged:
                 continue
         return None
 
-    def _write(self, unfinished: Path, manifest: dict[str, Any], leaves: list[Leaf]) -> None:
-        """Write into `unfinished`, force it to the disk, and give it its name."""
+    def _write(self, step: int, header: dict[str, Any], leaves: list[Leaf]) -> None:
         disk = shutil.disk_usage(self._directory)  # all 0 where the file system does not tell
         if disk.total and disk.free < sum(leaf.data.nbytes for leaf in leaves):
             # Found out by orbax, it would come with pages of tracebacks from its threads.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        unfinished.mkdir()
-        write_json(unfinished / _MANIFEST, manifest)
-        write_arrays(unfinished / _ARRAYS, leaves)
-        for folder, _, files in os.walk(unfinished):
-            for name in (*files, "."):
-                sync(Path(folder) / name)
         serial = 1 + max(map(_serial, self._saves()), default=0)
-        unfinished.rename(self._directory / f"step-{manifest['step']:08d}.{serial:04d}")
-        sync(self._directory)
+        with new_directory("save", self._directory / f"step-{step:08d}.{serial:04d}") as unfinished:
+            verified.write_tree(unfinished, header, leaves)
 
     def _cannot_save(self, step: int, size: int, error: Exception) -> str:
         what = f"{self._directory}: step {step} needs {_bytes(size)} and could not be written"
@@ -273,13 +241,24 @@ class CheckpointStore:
         saves = self._saves()
         sound = [name for name in saves if name not in self._damaged]
         for name in set(saves) - set(sound[: self._keep]):
-            # Renamed first: a removal that is cut off must not look like a damaged step.
             with suppress(OSError):
-                removed = self._directory / f"{_REMOVED}{uuid.uuid4().hex}"
-                (self._directory / name).rename(removed)
-        for name in self._names():
-            if _UNFINISHED.fullmatch(name) or name.startswith(_REMOVED):
-                shutil.rmtree(self._directory / name, ignore_errors=True)
+                remove_directory(self._directory / name)
+        for name in filter(_LEFT_OVER.fullmatch, self._names()):
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+
+
+def _as_json(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """`mapping` as JSON will give it back; a value that JSON cannot hold is named."""
+    out = {}
+    for name, value in mapping.items():
+        try:
+            out[str(name)] = json.loads(json.dumps(value))
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"CheckpointStore: `{argument}` has {name!r} of type {type(value).__name__}, which "
+                "JSON cannot hold. Give numbers, strings, or lists of them (array.tolist())."
+            ) from error
+    return out
 
 
 def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
@@ -291,7 +270,9 @@ def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
 
 
 def _difference(name: str, here: Any, there: Any) -> str:
-    if json_text(here) == json_text(there):  # not ==, by which nan differs from itself
+    if verified.json_text(here) == verified.json_text(
+        there
+    ):  # not ==, by which nan differs from itself
         return ""
     if isinstance(here, list) and isinstance(there, list):
         if len(here) != len(there):

@@ -1,14 +1,19 @@
-"""Files and directories that appear whole or not at all."""
+"""Files and directories that appear whole or not at all.
+
+Each is filled under another name beside its place, forced to the disk, and renamed: a rename happens or
+it does not. What a kill leaves behind is hidden, begins with the name and ends in ".tmp" or ".old".
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["new_directory", "new_file"]
+__all__ = ["new_directory", "new_file", "remove_directory"]
 
 
 @contextlib.contextmanager
@@ -26,21 +31,21 @@ def new_file(owner: str, path: str | os.PathLike, overwrite: bool) -> Iterator[P
     unfinished = _beside(path, "tmp")
     try:
         yield unfinished
-        with open(unfinished, "rb+") as file:
-            os.fsync(file.fileno())
+        _sync(unfinished)
         os.replace(unfinished, path)
+        _sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_directory(
-    owner: str, directory: Path, overwrite: bool, ours: frozenset[str]
+    owner: str, directory: Path, overwrite: bool = False, ours: frozenset[str] = frozenset()
 ) -> Iterator[Path]:
     """An empty directory beside `directory` to fill, moved to its place at the end.
 
-    A directory cannot be replaced in one step: a kill between the two leaves the old one beside it,
-    under a name that ends in ".old".
+    A full directory cannot be replaced in one step: a kill between the two leaves the old one beside
+    it, under a name that ends in ".old".
 
     Raises:
       ValueError: there is something already; with `overwrite`, something else than the names `ours`.
@@ -55,13 +60,23 @@ def new_directory(
         )
     directory.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(directory, "tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
     try:
+        unfinished.mkdir()
         yield unfinished
+        for folder, _, files in os.walk(unfinished):
+            for name in (*files, "."):
+                _sync(Path(folder) / name)
         _swap(unfinished, directory)
-    finally:
+        _sync(directory.parent)
+    finally:  # Ctrl-C leaves no litter either
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_directory(directory: Path) -> None:
+    """Renamed first, so that a removal that is cut off leaves nothing that looks whole."""
+    old = _beside(directory, "old")
+    os.replace(directory, old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -78,8 +93,20 @@ def _swap(new: Path, place: Path) -> None:
     shutil.rmtree(old)
 
 
+def _sync(path: Path) -> None:
+    """Force a file, or a directory's list of names, to the disk."""
+    if path.is_dir() and os.name != "posix":  # elsewhere a directory cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+    # Not the process id: on several hosts two processes may have the same.
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.{ending}")
 
 
 def _check_free(owner: str, path: Path, taken: bool) -> None:
