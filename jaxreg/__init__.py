@@ -55,6 +55,7 @@ from jaxreg.penalty import Penalty, Zero, static_field
 from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
+from jaxreg.splitting import Solution, solve
 from jaxreg.sweeps import (
     Callback,
     Evaluation,
@@ -85,6 +86,7 @@ __all__ = [
     "Penalty",
     "Selector",
     "Setup",
+    "Solution",
     "Status",
     "SweepResult",
     "TensorBoard",
@@ -141,6 +143,7 @@ __all__ = [
     "scad",
     "simplex",
     "slope",
+    "solve",
     "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",

@@ -20,7 +20,7 @@ LAYERS = {
     "_tree": 1,
     "select": 2, "_check": 2,
     "penalty": 3,
-    "leaf": 4,
+    "leaf": 4, "splitting": 4,
     "penalties": 5, "objective": 5,
     "convert": 6, "coupling": 6, "report": 6, "storage": 6,
     "train": 7, "results": 7,
