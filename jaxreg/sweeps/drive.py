@@ -63,18 +63,17 @@ class Drive:
 
     def run(self) -> bool:
         """From the start, or from the newest checkpoint, to the end; False if interrupted before."""
-        if not self._restore():
-            self.population.start()
-            self._look()
-        steps = self.agenda.steps
         with _interrupts() as interrupted:
-            while self.population.step < steps and self.population.alive.any():
-                self._round()
+            if not self._restore():
+                self.population.start()
+                self._look()
+            while self.population.step < self.agenda.steps and self.population.alive.any():
                 stop, save = agree(int(interrupted()), int(self._save_is_due()))
                 if save or stop:
                     self._save()
                 if stop:
                     return False
+                self._round()
         self._finish()
         return True
 

@@ -7,7 +7,8 @@ so that all of them run the same programs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +17,24 @@ from jax.sharding import Sharding
 
 from jaxreg._tree import PyTree
 
-__all__ = ["agree", "from_host", "leads", "raw", "to_host"]
+__all__ = ["ProcessLeft", "agree", "from_host", "leads", "raw", "to_host"]
+
+
+class ProcessLeft(RuntimeError):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[None]:
+    """Around what needs all processes: when one does not answer, say so and what to do."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:  # gloo raises the one, NCCL and jax the other
+        raise ProcessLeft(
+            f"sweep: another of the {jax.process_count()} processes no longer answers. Start all of them "
+            "again with the same `checkpoint`, in this or another number, and the sweep goes on from the "
+            f"last one saved. ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def leads() -> bool:
@@ -30,7 +48,8 @@ def agree(*numbers: int) -> tuple[int, ...]:
         return numbers
     from jax.experimental import multihost_utils
 
-    told = multihost_utils.broadcast_one_to_all(np.asarray(numbers, np.int32))
+    with _together():
+        told = multihost_utils.broadcast_one_to_all(np.asarray(numbers, np.int32))
     return tuple(int(x) for x in told)
 
 
@@ -50,7 +69,8 @@ def to_host(tree: PyTree) -> PyTree:
         return jax.tree.map(np.asarray, tree)
     from jax.experimental import multihost_utils
 
-    return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+    with _together():
+        return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
 
 
 def from_host(tree: PyTree, like: PyTree, place: Callable[[Any], Sharding | None]) -> PyTree:

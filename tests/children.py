@@ -1,0 +1,156 @@
+"""Programs that tests run as processes of their own: `python children.py NAME ARGUMENTS`.
+
+`mesh`: everything about several devices, on eight virtual ones; prints JSON.
+`lives`: the same resumable sweep, started and killed until it ends.
+`host`: one of several processes of a sweep under jax.distributed.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def mesh() -> dict:
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+    import jax
+    import numpy as np
+    from _toy import make, run
+    from jax.sharding import AxisType, PartitionSpec
+
+    import jaxreg as jr
+    from jaxreg.sweeps.program import Program
+
+    texts, compiled = [], Program.compiled
+
+    def recorded(self, *args):
+        program = compiled(self, *args)
+        texts.append(program.as_text())
+        return program
+
+    Program.compiled = recorded
+
+    def grid_of(**axes):
+        types = (AxisType.Auto,) * len(axes)
+        n = int(np.prod(list(axes.values())))
+        shape = tuple(axes.values())
+        return jax.make_mesh(shape, tuple(axes), axis_types=types, devices=jax.devices()[:n])
+
+    def groups():
+        """Every group of devices that some collective of the programs since the last call spans."""
+        found = set()
+        for text in texts:
+            for line in text.splitlines():
+                if re.search(
+                    r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)", line
+                ):
+                    found.add(
+                        re.search(r"(replica_groups|source_target_pairs)=(\S+?),? ", line + " ")[2]
+                    )
+        texts.clear()
+        return sorted(found)
+
+    def told(result):
+        return {
+            "valid": np.asarray(result.valid["loss"]).tolist(),
+            "w1": np.asarray(result.params["w1"]).tolist(),
+            "layout": json.loads(result.settings)["layout"],
+            "collectives": groups(),
+        }
+
+    def spec(path, x):
+        return PartitionSpec(*[None] * (x.ndim - 1), "model")
+
+    few = jr.grid(make, lam=[0.1])
+    out = {
+        "one device": told(run(mesh=grid_of(lanes=1))),
+        "by default": told(run()),
+        "data": told(run(mesh=grid_of(lanes=4, data=2))),
+        "model": told(run(mesh=grid_of(lanes=4, model=2), shard_params=spec)),
+        "halving": told(run(halving=jr.Halving(0.5, 2))),
+    }
+    for name, call in {
+        "fewer lanes": lambda: run(few, folds=2, seeds=1),
+        "data does not divide": lambda: run(mesh=grid_of(lanes=2, data=3)),
+    }.items():
+        try:
+            call()
+        except ValueError as error:
+            out[name] = str(error)
+    return out
+
+
+def lives(checkpoint: str, out: str, seed: str) -> dict:
+    """Fork, sweep, kill at a random moment; again until a life reaches the end."""
+    # jax is imported once and its backend started in each child: a fork must not inherit one.
+    import _toy
+    import jax
+
+    import jaxreg as jr
+
+    jax.config.update("jax_compilation_cache_dir", os.path.join(checkpoint, "..", "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+    class Slow(jr.Callback):
+        def evaluated(self, evaluation):
+            time.sleep(0.02)
+
+    rng, killed, steps = random.Random(int(seed)), 0, []
+    while True:
+        child = os.fork()
+        if child == 0:
+            done = _toy.run(
+                steps=200, evals=50, halving=jr.Halving(0.5, 2), patience=12,
+                checkpoint=checkpoint, checkpoint_every=0, callbacks=[Slow()],
+            )  # fmt: skip
+            done.save(out)
+            os._exit(0)
+        # The first lives are given less time than a compilation takes, later ones reach further.
+        deadline = time.monotonic() + rng.uniform(0.5, 2.0) + 0.5 * killed
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                if status:
+                    raise SystemExit(f"a life ended by itself with {status}")
+                return {"killed": killed, "steps": steps}
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        killed += 1
+        steps.append(sorted(p.name for p in Path(checkpoint).glob("*")))
+
+
+def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str) -> dict:
+    import jax
+
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+    import _toy
+
+    import jaxreg as jr
+    from jaxreg.sweeps.hosts import ProcessLeft
+
+    class Slow(jr.Callback):
+        def evaluated(self, evaluation):
+            Path(out).with_suffix(".alive").write_text(str(evaluation.step))
+            time.sleep(float(slow))
+
+    try:
+        done = _toy.run(
+            steps=40, evals=20, halving=jr.Halving(0.5, 2), checkpoint=checkpoint,
+            checkpoint_every=0, callbacks=[Slow()],
+        )  # fmt: skip
+    except ProcessLeft as error:
+        # At its exit jax would wait for the heartbeat of the one that has left.
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
+    done.save(f"{out}.{index}")
+    return {"layout": json.loads(done.settings)["layout"], "devices": jax.device_count()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
