@@ -29,8 +29,9 @@ def inverse_root(k: Array, degree: int) -> Array:
     """1 / s for the largest root s of s^degree - s + k, for k up to where the prox jumps."""
     k_max = (degree - 1) * degree ** (-degree / (degree - 1))
     w = jnp.sqrt(1 - k / k_max)
-    q = jnp.zeros_like(k)
-    for coefficient in reversed(_INVERSE_ROOT[degree]):
+    *rest, top = _INVERSE_ROOT[degree]
+    q = top
+    for coefficient in reversed(rest):
         q = q * w + coefficient
     for _ in range(2 if k.dtype == jnp.float64 else 0):
         # Newton for 1 - q^(degree - 1) + k q^degree = 0.
