@@ -252,18 +252,19 @@ def l1_minus_l2(x: ArrayLike, threshold: ArrayLike, l2_ratio: ArrayLike = 1.0) -
     x = floating("l1_minus_l2", x)
     if x.size == 0:
         return x
-    t, ratio, size = jnp.asarray(threshold), jnp.asarray(l2_ratio), jnp.abs(x)
-    top = jnp.max(size)
+    t, ratio = jnp.asarray(threshold), jnp.asarray(l2_ratio)
+    # That it is not 0 says that an entry exceeds the threshold, without a pass for the largest.
+    norm = scaled_norm(soft_threshold(x, t), None)
 
     def dense() -> Array:
         shrunk = soft_threshold(x, t)
-        norm = scaled_norm(shrunk, None)
         return (shrunk + ratio * t * (shrunk / jnp.where(norm == 0, 1, norm))).astype(x.dtype)
 
     def single() -> Array:
-        places = jnp.arange(x.size).reshape(x.shape)
+        size = jnp.abs(x)
+        top, places = jnp.max(size), jnp.arange(x.size).reshape(x.shape)
         first = jnp.min(jnp.where(size == top, places, x.size))
         kept = jnp.where(places == first, soft_threshold(x, (1 - ratio) * t), 0)
         return (kept + 0 * top).astype(x.dtype)  # NaN stays NaN
 
-    return lax.cond((top > t) | (t == 0), dense, single)
+    return lax.cond((norm.reshape(()) > 0) | (t == 0), dense, single)
