@@ -216,7 +216,7 @@ def cardinality(
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Blumensath & Davies (2009), the operator H_K; n log n.
+    Source: Blumensath & Davies (2009), the operator H_K. One pass over `x` for each of its bits.
     >>> cardinality(jnp.array([3.0, -4.0, 0.5]), 2).tolist()
     [3.0, -4.0, 0.0]
     """
@@ -224,13 +224,45 @@ def cardinality(
     if x.size == 0:
         return x
     score = jnp.abs(x) if step is None else jnp.abs(x) / jnp.sqrt(_relative(x, step, axis))
-    rows, back = _rows(lax.stop_gradient(score), axis)
-    k, n = _per_row(x, k, axis).astype(jnp.int32), rows.shape[-1]
-    cut = jnp.take_along_axis(jnp.sort(rows, -1), jnp.clip(n - k, 0, n - 1), -1)
-    above, tied = rows > cut, rows == cut
-    room = k - jnp.sum(above, -1, keepdims=True)
-    keep = back(above | (tied & (jnp.cumsum(tied, -1) <= room)))
+    score, k = lax.stop_gradient(score), jnp.asarray(k).astype(jnp.int32)
+    cut = _kth_largest(score, k, axis)
+    above, tied = score > cut, score == cut
+    room = k - jnp.sum(above, axis, keepdims=True)
+    crowded = (jnp.sum(tied, axis, keepdims=True) > room) & (cut > 0)
+    # Ties are rare, and to count them in order takes longer than all the rest.
+    first = lambda: above | (tied & (_count_in_order(tied, axis) <= room))
+    keep = lax.cond(jnp.any(crowded), first, lambda: above | tied)
     return jnp.where(keep | jnp.isnan(x), x, 0).astype(x.dtype)
+
+
+def _kth_largest(score: Array, k: Array, axis: Axes) -> Array:
+    """The k-th largest of numbers >= 0 per group, with keepdims; 0 for k > n, NaN for k < 1.
+
+    Such numbers are ordered as their bits are, so the answer is found bit by bit from the highest: it is
+    set if k numbers reach that far. One pass a bit, where a sort takes as long as two hundred.
+    """
+    bits = jnp.finfo(score.dtype).bits
+    integer = jnp.dtype(f"uint{bits}")
+    ordered = lax.bitcast_convert_type(score, integer)
+
+    def settle(i: Array, low: Array) -> Array:
+        higher = low | jnp.left_shift(jnp.ones((), integer), (bits - 2 - i).astype(integer))
+        return jnp.where(jnp.sum(ordered >= higher, axis, keepdims=True) >= k, higher, low)
+
+    low = jnp.zeros_like(jnp.max(ordered, axis, keepdims=True))
+    return lax.bitcast_convert_type(lax.fori_loop(0, bits - 1, settle, low), score.dtype)
+
+
+def _count_in_order(marked: Array, axis: Axes) -> Array:
+    """How many of a group are `marked` up to each entry, itself included."""
+    axes = (
+        tuple(range(marked.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    )
+    last = tuple(range(marked.ndim - len(axes), marked.ndim))
+    rows = jnp.moveaxis(marked, axes, last)
+    n = math.prod(marked.shape[a] for a in axes)
+    count = jnp.cumsum(rows.reshape(-1, n), -1).reshape(rows.shape)
+    return jnp.moveaxis(count, last, axes)
 
 
 def _relative(x: Array, step: ArrayLike, axis: Axes) -> Array:
@@ -239,27 +271,3 @@ def _relative(x: Array, step: ArrayLike, axis: Axes) -> Array:
     top = jnp.max(step, axis, keepdims=True, initial=0)
     least = float(jnp.finfo(x.dtype).eps) ** 2
     return jnp.maximum(step / jnp.where(top > 0, top, 1), least)
-
-
-def _rows(x: Array, axis: Axes):
-    """Groups as rows [g, n], and the function that puts such rows back."""
-    axes = _axes(x, axis)
-    last = tuple(range(x.ndim - len(axes), x.ndim))
-    moved = jnp.moveaxis(x, axes, last)
-    n = math.prod(x.shape[a] for a in axes)
-    return moved.reshape(-1, n), lambda r: jnp.moveaxis(r.reshape(moved.shape), last, axes)
-
-
-def _per_row(x: Array, value: ArrayLike, axis: Axes) -> Array:
-    """One value per group [g, 1] from what broadcasts to the groups with keepdims."""
-    axes = _axes(x, axis)
-    kept = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
-    value = jnp.asarray(value)
-    value = value.astype(jnp.promote_types(value.dtype, x.dtype))
-    return jnp.broadcast_to(value, kept).reshape(-1, 1)
-
-
-def _axes(x: Array, axis: Axes) -> tuple[int, ...]:
-    if axis is None:
-        return tuple(range(x.ndim))
-    return tuple(a % x.ndim for a in ((axis,) if isinstance(axis, int) else axis))
