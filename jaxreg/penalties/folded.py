@@ -78,8 +78,9 @@ class SCAD(Folded):
     def rho(self, x: Array) -> Array:
         lam, gamma = jnp.asarray(self.lam), jnp.asarray(self.gamma)
         size = jnp.minimum(safe_abs(x), gamma * lam)
-        bent = jnp.maximum(size - lam, 0)
-        return lam * size - (0.5 / (gamma - 1)) * bent * bent
+        bent, line = size - lam, lam * size
+        # The choice comes last: XLA:CPU then makes one pass of it, and not one of each operation.
+        return jnp.where(bent > 0, line - (0.5 / (gamma - 1)) * bent * bent, line)
 
     def prox_rho(self, x: Array, threshold: Array) -> Array:
         return prox.scad(x, threshold, self.lam, self.gamma)
