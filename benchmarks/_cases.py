@@ -92,7 +92,7 @@ CASES: dict[str, Case] = {
     "unit_norm": Case(lambda p: jr.unit_norm(), "group"),
     "l1_ball": Case(lambda p: jr.l1_ball(100.0), "search"),
     "simplex": Case(lambda p: jr.simplex(), "search"),
-    "cardinality": Case(lambda p: jr.cardinality(1_000), "sort"),
+    "cardinality": Case(lambda p: jr.cardinality(1_000), "search"),
     "slope": Case(lambda p: jr.slope(0.1), "sort"),
     "nuclear": Case(lambda p: jr.nuclear(0.1), "matrix", "matrices"),
     "spectral_norm": Case(lambda p: jr.spectral_norm(0.1), "matrix", "matrices"),
