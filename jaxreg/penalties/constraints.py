@@ -340,7 +340,8 @@ def cardinality(k: ArrayLike | PyTree, *, axis: Axis = None) -> Penalty:
       ValueError: `k` is negative, NaN or no whole number; at the first call, `axis` is out of range
         for a leaf. TypeError: `k` is no number, `axis` no integer.
 
-    Source: Blumensath & Davies (2009), iterative hard thresholding. Cost: n log n.
+    Source: Blumensath & Davies (2009), iterative hard thresholding. Cost: one pass for
+    each bit of the dtype, 31 in float32.
     >>> import jaxreg as jr
     >>> jr.cardinality(2).prox(jnp.array([3.0, -4.0, 0.5]), 0.1).tolist()
     [3.0, -4.0, 0.0]
