@@ -75,10 +75,10 @@ def solve(
     them at once. Either way the answer is the outcome of the last term's prox, so that
     its zeros or its constraint hold exactly and those of the other terms within `residual`.
 
-    It jits, vmaps and compiles once for every strength, step and `tol`. First derivatives by penalty,
-    params and step, forward and backward, are those of the solution (implicit function theorem), as
-    accurate as the iterate. A term whose own prox iterates, such as `trend_filter`, is exact to its
-    own tolerance only, which `residual` does not know.
+    It jits, vmaps and compiles once for every strength, step, `tol` and `max_steps`. First
+    derivatives by penalty, params and step, forward and backward, are those of the solution (implicit
+    function theorem), as accurate as the iterate. A term whose own prox iterates, such as
+    `trend_filter`, is exact to its own tolerance only, which `residual` does not know.
 
     Args:
       penalty: any sum of convex penalties; l2 terms and disjoint leaves are welcome.
@@ -104,7 +104,7 @@ def solve(
     """
     _check_call(penalty, method, max_steps)
     check_step("solve", step)
-    return _solve(penalty, params, step, strength("solve", "tol", tol), method, max_steps)
+    return _solve(penalty, params, step, strength("solve", "tol", tol), max_steps, method)
 
 
 def _check_call(penalty: Any, method: str, max_steps: int) -> None:
@@ -123,9 +123,9 @@ def _check_call(penalty: Any, method: str, max_steps: int) -> None:
             )
 
 
-@functools.partial(jax.jit, static_argnames=("method", "max_steps"))
+@functools.partial(jax.jit, static_argnames="method")
 def _solve(
-    penalty: Penalty, params: PyTree, step: PyTree, tol: Array, method: str, max_steps: int
+    penalty: Penalty, params: PyTree, step: PyTree, tol: Array, max_steps: ArrayLike, method: str
 ) -> Solution:
     # The loop cannot be differentiated and need not be: its outcome is a root, and roots can.
     x, proxes, _ = _split(*lax.stop_gradient((penalty, params, step)))
@@ -221,7 +221,7 @@ _ROUNDS = {"dykstra": _dykstra, "consensus": _consensus}
 
 
 def _iterate(
-    make: Callable[..., _Round], proxes: Sequence[Prox], x: Leaves, tol: Array, max_steps: int
+    make: Callable[..., _Round], proxes: Sequence[Prox], x: Leaves, tol: Array, max_steps: ArrayLike
 ) -> tuple[list[Leaves], Solution]:
     """Rounds until the points agree: the shifts, and a solution whose `params` are leaves."""
 
@@ -245,7 +245,9 @@ def _iterate(
     return lax.while_loop(unfinished, advance, (zero, start))
 
 
-def _tangents(change: Callable, right: list[Leaves], tol: Array, max_steps: int) -> list[Leaves]:
+def _tangents(
+    change: Callable, right: list[Leaves], tol: Array, max_steps: ArrayLike
+) -> list[Leaves]:
     """Solve change(w) = right by the rounds themselves, linearised; transposed in the same way."""
 
     def rounds(change, right):
