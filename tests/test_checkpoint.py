@@ -176,11 +176,11 @@ def test_a_save_that_was_cut_off_is_told_and_swept(two_steps):
 
 
 def test_a_model_with_other_leaves_is_refused(two_steps):
-    said = (
-        r"leaf w is float32\[40, 25\] in .*/step-00000200.0002 and absent in `like`.*jax_enable_x64"
-    )
+    said = r"other leaves than .*/step-00000200.0002, or .*Only in the file: 'w'"
     with pytest.raises(ValueError, match=said):
         two_steps.restore({"n": np.zeros(3, int)})
+    with pytest.raises(ValueError, match=r"leaf w is float32\[40, 25\] in .*jax_enable_x64"):
+        two_steps.restore(small(0) | {"w": np.zeros((40, 25))})
 
 
 def test_a_step_of_a_newer_version_is_not_passed_over(two_steps):

@@ -88,7 +88,7 @@ def assert_same(found, saved):
 @pytest.mark.parametrize("nested", [True, False])
 def test_every_dtype_name_and_special_value_comes_back_to_the_bit(tmp_path, nested):
     tree = every_kind()
-    found = read(write(tmp_path / "d", tree, nested)).same_as(tree, "restore", "d")
+    found = read(write(tmp_path / "d", tree, nested)).like(tree, "restore", "tree", exact=True)
     assert_same(found, tree)
     numpy = jax.tree.leaves({k: v for k, v in found.items() if k != "keys"})
     assert all(isinstance(leaf, np.ndarray) for leaf in numpy)
@@ -142,7 +142,9 @@ Boxed = namedtuple("Boxed", "value scale")
 def test_leaves_without_a_place_of_their_own(tmp_path, tree):
     with pytest.raises(ValueError, match="save: two leaves have the same path v.*rename one"):
         verified.as_leaves("save", tree, nested=True)
-    found = read(write(tmp_path / "d", tree, nested=False)).same_as(tree, "restore", "d")
+    found = read(write(tmp_path / "d", tree, nested=False)).like(
+        tree, "restore", "tree", exact=True
+    )
     assert_same(found, jax.tree.map(np.asarray, tree))
 
 
@@ -260,8 +262,14 @@ def test_a_newer_format_is_refused_but_is_no_damage(copied, monkeypatch):
 @pytest.mark.parametrize(
     ("saved", "like", "said"),
     [
-        ({"n": 1, "w": 1.0}, {"n": 0}, r"leaf w is float64\[\] in d and absent in `like`"),
-        ({}, {"b": np.zeros(2)}, r"leaf b is absent in d and float64\[2\] in `like`"),
+        ({"n": 1, "w": 1.0}, {"n": 0}, "Only in the file: 'w'; only in `like`: none"),
+        ({}, {"b": np.zeros(2)}, "Only in the file: none; only in `like`: 'b'"),
+        (Twins(1, 1), Twins(1), "tree of `like` have other leaves than d, or another order"),
+        (
+            OrderedDict(w=1, b=1),
+            OrderedDict(b=1, w=1),
+            "have other leaves than d, or another order",
+        ),
         (
             {"w": np.zeros(2)},
             {"w": np.zeros(3)},
@@ -270,27 +278,21 @@ def test_a_newer_format_is_refused_but_is_no_damage(copied, monkeypatch):
         (
             {"n": np.zeros(3, int)},
             {"n": jax.random.key(0)},
-            r"leaf n is int64\[3\] in d and key<fry>\[\]",
+            r"n is int64\[3\] in d and key<fry>\[\]",
         ),
+        ({"a/b": 1, "a": {"b": 1}}, {"a/b": 1, "a": {"b": 1.0}}, r"a/b is int64.*float64.* in `li"),
         (
-            {"a/b": 1, "a": {"b": 1}},
-            {"a/b": 1, "a": {"b": 1.0}},
-            r"leaf a/b is int64.*float64.* in `li",
+            Twins(1, 1.0),
+            Twins(1.0, 1.0),
+            r"leaf x is int64\[\] in d and float64\[\].*jax_enable_x64",
         ),
-        (Twins(1, 1.0), Twins(1.0, 1.0), r"leaf x is int64\[\] in d and float64\[\] in `like`"),
-        (
-            Twins(1, 1),
-            Twins(1),
-            r"leaf \(the tree itself\) is 2 leaves in d and 1 leaves in `like`",
-        ),
-        (OrderedDict(w=1, b=1), OrderedDict(b=1, w=1), r"leaf w is before b in d and after it in"),
     ],
-    ids=["absent", "more", "shape", "key", "alike", "twins", "fewer", "order"],
+    ids=["absent", "more", "fewer", "order", "shape", "key", "alike", "twins"],
 )
 def test_other_leaves_than_those_saved_are_named(tmp_path, saved, like, said):
     stored = read(write(tmp_path / "d", saved, nested=False))
-    with pytest.raises(ValueError, match=f"restore: the {said}"):
-        stored.same_as(like, "restore", "d")
+    with pytest.raises(ValueError, match=f"^restore: the .*{said}"):
+        stored.like(like, "restore", "tree", "d", exact=True)
 
 
 # Whole or not at all
@@ -326,6 +328,15 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, log):
 
 class Stop(BaseException):
     """As Ctrl-C."""
+
+
+def test_two_writers_of_one_place_do_not_meet(tmp_path):
+    with (
+        new_file("save", tmp_path / "a", True) as one,
+        new_file("save", tmp_path / "a", True) as two,
+    ):
+        assert one != two  # also on two hosts, whose processes may have one number
+        one.touch(), two.touch()
 
 
 def interrupted(writing):

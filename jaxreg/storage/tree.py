@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -26,39 +26,30 @@ class StoredTree(NamedTuple):
         """Dicts of dicts, with the integers of lists as keys; a lone array is itself."""
         return nest(self.keys, self.arrays)
 
-    def like(self, template: PyTree, owner: str, name: str) -> PyTree:
-        """The tree in the structure of `template`, whose leaves do not matter.
+    def like(
+        self, template: PyTree, owner: str, name: str, where: str = "the file", exact: bool = False
+    ) -> PyTree:
+        """The tree in the structure of `template`, whose values do not matter.
 
         Raises:
-          ValueError: the template has other leaves.
+          ValueError: the template has other leaves or, if `exact`, one of another dtype or shape.
         """
         keys, treedef = keyed(template)
         if keys != self.keys:
             here, there = set(keys), set(self.keys)
             raise ValueError(
-                f"{owner}: the {name} of `like` have other leaves than the file. Only in the file: "
-                f"{_listed([k for k in self.keys if k not in here])}; only in `like`: "
-                f"{_listed([k for k in keys if k not in there])}."
+                f"{owner}: the {name} of `like` have other leaves than {where}, or another order. "
+                f"Only in the file: {_listed([k for k in self.keys if k not in here])}; "
+                f"only in `like`: {_listed([k for k in keys if k not in there])}."
             )
+        for key, *pair in zip(keys, self.arrays, jax.tree.leaves(template)):
+            was, is_now = map(kind, pair)
+            if exact and was != is_now:
+                raise ValueError(
+                    f"{owner}: the leaf {shown(key)} is {was} in {where} and {is_now} in `like`. "
+                    "Give the model, the optimizer and the jax_enable_x64 it was saved with."
+                )
         return jax.tree.unflatten(treedef, self.arrays)
-
-    def same_as(self, template: PyTree, owner: str, where: str) -> PyTree:
-        """The tree in the structure of `template`, whose leaves must have these dtypes and shapes.
-
-        Raises:
-          ValueError: they differ; names the first leaf that does.
-        """
-        keys, treedef = keyed(template)
-        saved = list(zip(self.keys, map(kind, self.arrays)))
-        wanted = list(zip(keys, map(kind, jax.tree.leaves(template))))
-        if saved == wanted:
-            return jax.tree.unflatten(treedef, self.arrays)
-        key, was, is_now = next(x for x in _compared(saved, wanted) if x[1] != x[2])
-        raise ValueError(
-            f"{owner}: the leaf {shown(key)} is {was} in {where} and {is_now} in `like`. Restore with "
-            "the model, the optimizer and the jax_enable_x64 it was saved with, or give another "
-            "directory."
-        )
 
 
 def keyed(tree: PyTree) -> tuple[list[Keys], Any]:
@@ -100,21 +91,6 @@ def _key(entry: Any) -> str | int:
     # An index stays an integer, so that a list read back as a dict is indexed the same way.
     raw = getattr(entry, "key", getattr(entry, "idx", None))
     return raw if isinstance(raw, (int, str)) else keystr((entry,), simple=True)
-
-
-def _compared(
-    saved: list[tuple[Keys, str]], wanted: list[tuple[Keys, str]]
-) -> Iterator[tuple[Keys, str, str]]:
-    """Leaves with what they were and are now, of which one differs if the lists do."""
-    there, here = dict(saved), dict(wanted)
-    for key in here | there:
-        yield key, there.get(key, "absent"), here.get(key, "absent")
-    for (key, was), (other, is_now) in zip(saved, wanted):
-        if key == other:  # the same path twice, or the dicts had told
-            yield key, was, is_now
-        else:
-            yield key, f"before {shown(other)}", "after it"
-    yield (), f"{len(saved)} leaves", f"{len(wanted)} leaves"
 
 
 def _listed(keys: list[Keys], most: int = 5) -> str:

@@ -159,13 +159,12 @@ class CheckpointStore:
             directory = self._directory / name
             try:
                 manifest = verified.read_manifest(directory)
-                tree = verified.read_tree(directory, manifest).same_as(
-                    like, "restore", str(directory)
-                )
+                saved = verified.read_tree(directory, manifest)
             except Damaged as damage:
                 self._damaged.add(name)
                 warnings.append(f"step {_number(name)} is damaged ({damage})")
                 continue
+            tree = saved.like(like, "restore", "leaves", str(directory), exact=True)
             used = f"step {manifest['step']} is used instead."
             told = tuple(f"{self._directory}: {w}; {used}" for w in warnings)
             return Restored(manifest["step"], tree, manifest["note"], told)
