@@ -328,9 +328,10 @@ class Boxed(NamedTuple):
 
 
 def test_damage_is_told_by_the_leaf(saved, copied):
-    shutil.rmtree(copied / "tree")
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(copied / "tree", {"a": {"b": np.zeros((K, F, S, 3))}})
+        tree = checkpointer.restore(copied / "tree")
+        tree["a"]["b"] = -tree["a"]["b"]
+        checkpointer.save(copied / "tree", tree, force=True)
     with pytest.raises(
         ValueError, match="load_params: '.*/params' is damaged: leaf a/b: sha256 of"
     ):

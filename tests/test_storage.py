@@ -102,7 +102,7 @@ def test_bytes_in_the_order_of_another_machine_are_turned(tmp_path):
     assert raw(found) == raw(np.arange(3.0))
 
 
-@pytest.mark.parametrize("tree", [np.float32(2), {}, np.zeros((0, 2)), (None, [])])
+@pytest.mark.parametrize("tree", [np.float32(2), np.ones((2, 3)), {}, np.zeros((0, 2)), (None, [])])
 @pytest.mark.parametrize("nested", [True, False])
 def test_a_tree_that_is_one_leaf_or_none(tmp_path, tree, nested):
     assert_same(read(write(tmp_path / "d", tree, nested)).like(tree, "load", "tree"), tree)

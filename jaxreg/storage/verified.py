@@ -55,7 +55,8 @@ def as_leaves(owner: str, tree: PyTree, nested: bool) -> list[Leaf]:
       owner: who asks, for errors.
       tree: arrays of any dtype and shape, PRNG keys included.
       nested: whether orbax alone shall read nested dicts by the paths, in which "%" and "." are written
-        %25 and %2E; else one dict by number and path, which has room for any tree.
+        %25 and %2E, and a lone array is "leaf"; else one dict by number and path, which has room for
+        any tree.
 
     Raises:
       TypeError: a leaf is no array of numbers.
@@ -67,7 +68,8 @@ def as_leaves(owner: str, tree: PyTree, nested: bool) -> list[Leaf]:
 
 
 def _nested_places(owner: str, keys: list[Keys]) -> list[tuple[str, ...]]:
-    escaped = [tuple(str(k).replace("%", "%25").replace(".", "%2E") for k in path) for path in keys]
+    escape = lambda key: str(key).replace("%", "%25").replace(".", "%2E")
+    escaped = [tuple(map(escape, path or ("leaf",))) for path in keys]
     taken = Counter([*escaped, *{place[:i] for place in escaped for i in range(len(place))}])
     clash = next((path for path, place in zip(keys, escaped) if taken[place] > 1), None)
     if clash is not None:
