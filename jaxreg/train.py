@@ -36,6 +36,8 @@ __all__ = ["TrainState", "Trainer"]
 _EVAL_ROWS = 4096
 # Trainers and structures of penalties whose coupling was found right; it takes a few eager steps.
 _COUPLINGS_CHECKED: set[tuple] = set()
+# How many of them are remembered, and how many shapes: sweeps of the same kind come again and again.
+_REMEMBERED = 128
 # Steps whose batches are drawn at once in a single fit.
 _BLOCK = 1024
 
@@ -229,19 +231,27 @@ class Trainer:
         self.check(penalty, key)
         return _fit(self, penalty, data, rows, key, fold, seed, steps, batch_size)
 
-    def check(self, penalty: Penalty, key: Array) -> None:
-        """Raise what is wrong with loss, optimizer and penalty, before anything compiles."""
-        params = jax.eval_shape(lambda: self.start(penalty, key).params)
-        jax.eval_shape(penalty, params)
+    def check(self, penalty: Penalty, key: Array) -> TrainState:
+        """Raise what is wrong with loss, optimizer and penalty, before anything compiles.
+
+        Returns:
+          The shapes of the initial state, as `jax.ShapeDtypeStruct`.
+        """
+        like = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+        strengths, structure = jax.tree.flatten(like(penalty))
+        state = _shapes(self, structure, tuple(strengths), like(key))
         if not all(_tree.is_concrete(x) for x in jax.tree.leaves(penalty)):
-            return
+            return state
         # Signs do not depend on how large a strength is, so they are looked at once for all of them.
-        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
+        shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(state.params))
         zeros = tuple(bool(jnp.all(x == 0)) for x in jax.tree.leaves(penalty))
-        asked = (self, jax.tree.structure((penalty, params)), shapes, zeros)
+        asked = (self, jax.tree.structure((penalty, state.params)), shapes, zeros)
         if asked not in _COUPLINGS_CHECKED:
-            check_coupling(self.optimizer(penalty), penalty, params)
+            check_coupling(self.optimizer(penalty), penalty, state.params)
+            if len(_COUPLINGS_CHECKED) >= _REMEMBERED:
+                _COUPLINGS_CHECKED.clear()
             _COUPLINGS_CHECKED.add(asked)
+        return state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +279,15 @@ class BatchStream:
             whole = self._placed(jax.tree.map(lambda a: a[self.rows], data))
             return lambda i: whole
         order = self._order(first)
-        return lambda i: self._placed(jax.tree.map(lambda a: a[order[i]], data))
+
+        def batch_at(i):
+            # The barrier keeps the look-up of the row numbers out of the loop that copies the rows,
+            # which XLA's CPU compiler then vectorises.
+            rows = lax.optimization_barrier(order[i])
+            row = lambda a: a.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            return self._placed(jax.tree.map(row, data))
+
+        return batch_at
 
     def _placed(self, batch: tuple) -> tuple:
         if self.sharding is None:
@@ -292,6 +310,15 @@ class BatchStream:
     def noise_key(self, step: int | Array) -> Array:
         """The key a stochastic loss gets at this step."""
         return jax.random.fold_in(self.key, 2 * step + 1)
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _shapes(trainer: Trainer, structure: Any, strengths: tuple, key: Any) -> TrainState:
+    """Shapes of the initial state; raises what is wrong with functions and penalty."""
+    penalty = jax.tree.unflatten(structure, strengths)
+    state = jax.eval_shape(trainer.start, penalty, key)
+    jax.eval_shape(lambda penalty, params: penalty(params), penalty, state.params)
+    return state
 
 
 def init_key(key: Array, seed: ArrayLike) -> Array:

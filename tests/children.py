@@ -29,7 +29,7 @@ def mesh() -> dict:
 
     def recorded(self, *args):
         program = compiled(self, *args)
-        texts.append(program.as_text())
+        texts.append(program.call.as_text())
         return program
 
     Program.compiled = recorded

@@ -24,7 +24,7 @@ from jaxreg.sweeps.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.layout import Layout, memory_limit, narrower, packed
 from jaxreg.sweeps.program import LaneState, Log, Rows, Setting, Shared, programs
 
-__all__ = ["Population"]
+__all__ = ["Population", "bytes_of"]
 
 
 class Block(NamedTuple):
@@ -103,7 +103,7 @@ class Population:
             return
         before, after = self._work(self.blocks), self._work(self._places(self.layout))
         saved = (1 - after / before) * seconds_left
-        pays = after < before and (self.layout.rows == 1 or saved > self._programs.advance.seconds)
+        pays = after < before and (self.layout.rows == 1 or saved > self._compiling)
         if agree(int(pays))[0]:
             self.place()
 
@@ -160,14 +160,13 @@ class Population:
         while True:
             places = self._places(layout)
             rows = self._rows(places[0][0])
-            self._shapes = self._programs.start.shapes(rows, self._shared)
-            state = _bytes(self._shapes) * len(places) // layout.devices + _bytes(self._shared)
-            advance = self._programs.advance.compiled(
-                self._shapes, rows, self._shared, *self._everywhere((np.int32(0), np.int32(0)))
-            )
-            analysis = advance.memory_analysis()
-            scratch = 0 if analysis is None else layout.streams * analysis.temp_size_in_bytes
+            self._shapes = self._programs.start.compiled(rows, self._shared).shapes
+            state = bytes_of(self._shapes) * len(places) // layout.devices + bytes_of(self._shared)
+            legs = self._everywhere((np.int32(0), np.int32(0)))
+            advance = self._programs.advance.compiled(self._shapes, rows, self._shared, *legs)
+            scratch = layout.streams * advance.scratch
             if state + scratch <= limit:
+                self._compiling = advance.seconds
                 return layout
             layout = narrower(layout, self.alive.shape, len(places[0][0]), state, scratch, limit)
 
@@ -246,5 +245,6 @@ def _filled(lanes: np.ndarray, real: np.ndarray, rows: int) -> tuple[np.ndarray,
     return lanes, np.pad(real, ((0, missing), (0, 0)))
 
 
-def _bytes(tree: PyTree) -> int:
+def bytes_of(tree: PyTree) -> int:
+    """What the arrays of a tree take, or what those of its shapes would."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

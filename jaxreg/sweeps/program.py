@@ -85,38 +85,47 @@ class Setting:
     shard_params: Callable[[str, Any], PartitionSpec] | None
 
 
+class Executable(NamedTuple):
+    """A compiled program, and what was asked of it once: the answers take as long as a short sweep."""
+
+    call: Callable
+    shapes: Any  # of its results, with their placement
+    scratch: int  # bytes it takes beside its arguments and results
+    seconds: float  # that compiling it took
+
+
 class Program:
     """A jitted function, compiled ahead for every shape of its arguments.
 
     Ahead, because the memory a program takes is asked before it runs, and because several threads
-    share it. Arguments are arrays, or `jax.ShapeDtypeStruct` where only shapes are asked for.
+    share it.
     """
 
-    def __init__(self, fn: Callable):
+    def __init__(self, fn: Any):
         self._fn = fn
-        self._compiled: dict[Any, Any] = {}
-        self.seconds = 0.0  # that the last compilation took
+        self._compiled: dict[Any, Executable] = {}
 
-    def compiled(self, *args: Any) -> Any:
-        """The executable for arguments like these."""
+    def compiled(self, *args: Any) -> Executable:
+        """The program for arguments like these: arrays, or `jax.ShapeDtypeStruct`."""
         leaves, treedef = jax.tree.flatten(args)
         key = treedef, tuple((x.shape, x.dtype, _placement(x)) for x in leaves)
         if key not in self._compiled:
-            began = time.perf_counter()
-            self._compiled[key] = self._fn.lower(*args).compile()
-            self.seconds = time.perf_counter() - began
+            self._compiled[key] = self._compile(args)
         return self._compiled[key]
 
-    def shapes(self, *args: Any) -> Any:
-        """Shapes, dtypes and placement of the results."""
-        shapes, places = jax.eval_shape(self._fn, *args), self.compiled(*args).output_shardings
-        as_placed = lambda x, place: jax.ShapeDtypeStruct(
+    def _compile(self, args: tuple) -> Executable:
+        began = time.perf_counter()
+        program = self._fn.lower(*args).compile()
+        seconds = time.perf_counter() - began
+        placed = lambda x, place: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=place if isinstance(place, NamedSharding) else None
         )
-        return jax.tree.map(as_placed, shapes, places)
+        shapes = jax.tree.map(placed, jax.eval_shape(self._fn, *args), program.output_shardings)
+        memory = program.memory_analysis()
+        return Executable(program, shapes, memory.temp_size_in_bytes if memory else 0, seconds)
 
     def __call__(self, *args: Any) -> Any:
-        return self.compiled(*args)(*args)
+        return self.compiled(*args).call(*args)
 
 
 def _placement(x: Any) -> Any:

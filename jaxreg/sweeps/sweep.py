@@ -27,7 +27,7 @@ from jaxreg.sweeps.folds import make_folds
 from jaxreg.sweeps.grid import Grid
 from jaxreg.sweeps.halving import Halving, stages
 from jaxreg.sweeps.layout import check_mesh, default_mesh, plan
-from jaxreg.sweeps.population import Population
+from jaxreg.sweeps.population import Population, bytes_of
 from jaxreg.sweeps.program import Setting, Shared
 from jaxreg.sweeps.progress import Progress
 from jaxreg.train import Trainer, check_batch, check_data
@@ -135,10 +135,10 @@ def sweep(
         check_mesh(mesh, batch_size, shard_params is not None)
     calls = Callbacks(callbacks)
     # The last penalty: the first may be λ = 0, in which no coupling shows.
-    trainer.check(grid[len(grid) - 1], key)
+    start = trainer.check(grid[len(grid) - 1], key)
     agenda = _agenda(steps, evals, halving, len(grid))
     n_pairs = len(table.rows) * seeds
-    layout = plan(stages(len(grid), steps, halving), n_pairs, chunk, mesh)
+    layout = plan(stages(len(grid), steps, halving), n_pairs, chunk, mesh, bytes_of(start))
 
     together = data if validation is None else jax.tree.map(_rows_after, data, tuple(validation))
     setting = Setting(
