@@ -206,6 +206,11 @@ def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
     }
     if made:
         yield " ".join(words[rule] for rule in made)
+    status, stop = np.asarray(result.status), result.stop
+    if stop is not None and (status == Status.GIVEN_UP).any():
+        at = sorted({int(np.asarray(result.time)[i]) for i in stop[status == Status.GIVEN_UP]})
+        rungs = ", ".join(map(str, at))
+        yield f"given up: figures of the step where it was ({rungs}); not a candidate."
 
 
 def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterator[str]:

@@ -131,7 +131,7 @@ class Drive:
     def _score(self) -> np.ndarray:
         """The validation loss [K] that counts, averaged over lanes; NaN if a lane has none."""
         log = self.population.table.log
-        loss = log.metrics["loss"][..., 1].astype(np.float64)
+        loss = np.asarray(log.metrics["loss"])[..., 1].astype(np.float64)
         lanes = np.take_along_axis(loss, self.counted[:, :, None], -1)[..., 0]
         gone = (self.status == Status.GIVEN_UP) | ~log.finite
         return np.where(gone, np.nan, lanes).mean(1)

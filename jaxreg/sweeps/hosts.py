@@ -54,7 +54,7 @@ def agree(*numbers: int) -> tuple[int, ...]:
 
 
 def _is_key(x: Any) -> bool:
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def raw(tree: PyTree) -> PyTree:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
@@ -58,8 +59,8 @@ class Rows(NamedTuple):
     """What R rows of c lanes train: penalties [R, c, ...], fold [R], seed [R]."""
 
     penalty: Penalty
-    fold: Array
-    seed: Array
+    fold: ArrayLike
+    seed: ArrayLike
 
 
 class Shared(NamedTuple):
