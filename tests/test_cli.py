@@ -1,12 +1,14 @@
 """The command: a whole small run and what it leaves, and one clear line for every mistake."""
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 import jaxreg as jr
-from jaxreg.cli import main
+from jaxreg.cli import main, options
+from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.settings import Settings, parse_lams, parse_penalty, penalty_signatures
 
 SMALL = ["--hidden", "8", "--steps", "6", "--folds", "2", "--seeds", "1", "--refits", "2"]
@@ -79,13 +81,30 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(run, capsys):
 
 
 def test_without_out_each_run_takes_the_next_free_folder(tmp_path, monkeypatch):
-    from jaxreg.cli.output import claim, release
-
     monkeypatch.chdir(tmp_path)
-    names = [str(claim(None, Settings())) for _ in range(3)]
+    names = [str(RunFolder.new(None, Settings()).path) for _ in range(3)]
     assert names == ["runs/digits", "runs/digits-2", "runs/digits-3"]
-    release(claim("fresh", Settings()))
+    assert RunFolder.new("fresh", Settings()).release()
     assert not (tmp_path / "fresh").exists()
+
+
+def test_options_besides_again_come_before_those_of_the_file(tmp_path):
+    old = {"data": "wine", "hidden": [8], "steps": 5, "batch_size": 9, "patience": 3}
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(old))
+    read = lambda *argv: options.settings(options.parser().parse_args(["sweep", *argv]))
+    before = Settings(**{**old, "hidden": (8,)})
+    assert read("--again", str(file)) == before, "what an older file lacks has its default"
+    argv = ["--steps", "7", "--batch-size", "0", "--patience", "0", "--halving", "0.5:2"]
+    expected = dataclasses.replace(before, steps=7, batch_size=None, patience=None, halving="0.5:2")
+    assert read("--again", str(file), *argv) == expected
+    assert read() == Settings()
+    assert read("x.csv", "--tensorboard", "--chunk", "4") == Settings(
+        "x.csv", tensorboard=True, chunk=4
+    )
+    file.write_text('{"stepz": 3}')
+    with pytest.raises(ValueError, match=r"no settings file of this version \(\['stepz'\]\)"):
+        Settings.from_json(file)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +133,11 @@ def test_without_out_each_run_takes_the_next_free_folder(tmp_path, monkeypatch):
         (["diabetes", "--model", "cnn"], "image"),
         (["digits", "--coupling", "magic"], "invalid choice: 'magic'"),
         (["--again", "nowhere.json"], "cannot read settings"),
+        (["digits", "--halving", "half"], "--halving: cannot read 'half'"),
+        (["digits", "--halving", "2:3"], "`keep` must be between 0 and 1"),
+        (["digits", "--halving", "0.5:9", "--steps", "6"], "9 rungs that keep 0.5 each do not fit"),
+        (["digits", "--patience", "-1"], "`patience` must be an integer of at least 1, got -1"),
+        (["digits", "--chunk", "99"], "`chunk` must be between 1 and the 16 penalties, got 99"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_no_folder(argv, match, tmp_path, monkeypatch, capsys):
@@ -143,6 +167,9 @@ def test_help_is_worth_reading(capsys):
         "default 1e-5:1e-1:16",
         "exact zeros",
         "runs/DATA",
+        "--halving 0.5:3",
+        "--resume runs/digits",
+        "Ctrl-C",
     ):
         assert words in out
     with pytest.raises(SystemExit):

@@ -1,8 +1,10 @@
-"""The job behind `jaxreg sweep`: data, model, sweep, choice, refit on all training data, test."""
+"""The job behind `jaxreg sweep`: data, model, sweep, refit on all training data, test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,30 +14,27 @@ import optax
 import jaxreg as jr
 from jaxreg.cli import data as datasets
 from jaxreg.cli import models
-from jaxreg.cli.settings import Settings
+from jaxreg.cli.settings import Settings, parse_halving
 
-__all__ = ["Job", "Outcome", "TestRow", "prepare"]
+__all__ = ["Job", "TestRow", "prepare"]
 
 COUPLINGS = ("auto", "gradient", "decoupled", "proximal")
 OPTIMIZERS = ("adam", "sgd")
+_EVALS = 20  # evaluations on the way
 
 
 class TestRow(NamedTuple):
-    """One refitted penalty on the test set: means and standard errors over the refits."""
+    """One refitted penalty on the test set: means and standard errors over the refits.
+
+    `steps` is how long it was trained before the test: all steps, or fewer with early stopping.
+    """
 
     __test__ = False
 
     name: str
     lam: float
+    steps: int
     scores: dict[str, tuple[float, float]]
-
-
-class Outcome(NamedTuple):
-    """What a finished job found."""
-
-    result: jr.SweepResult
-    chosen: dict[str, float]
-    test: list[TestRow]
 
 
 class Job(NamedTuple):
@@ -48,36 +47,67 @@ class Job(NamedTuple):
     trainer: jr.Trainer
     grid: jr.Grid
 
-    def run(self, progress: bool | None = None) -> Outcome:
-        """Sweep with cross-validation, choose by both rules, refit and test."""
+    def sweep(
+        self,
+        checkpoint: Path | None = None,
+        callbacks: Sequence[jr.Callback] = (),
+        progress: bool | None = None,
+    ) -> jr.SweepResult:
+        """Train every λ with cross-validation; go on from the checkpoint if there is one."""
         s = self.settings
-        key = jax.random.key(s.seed)
-        result = jr.sweep(
+        return jr.sweep(
             self.trainer, self.grid, self.train, folds=s.folds, seeds=s.seeds, steps=s.steps,
-            batch_size=s.batch_size, key=key, progress=progress,
+            batch_size=s.batch_size, evals=_EVALS, halving=parse_halving(s.halving),
+            patience=s.patience, chunk=s.chunk, key=jax.random.key(s.seed), checkpoint=checkpoint,
+            callbacks=callbacks, progress=progress,
         )  # fmt: skip
-        chosen = {rule: result.best(rule=rule).coords["lam"] for rule in ("min", "1se")}
-        return Outcome(result, chosen, self._test(chosen, jax.random.fold_in(key, 1), progress))
 
-    def _test(
-        self, chosen: dict[str, float], key: jax.Array, progress: bool | None
+    def refit(
+        self,
+        result: jr.SweepResult,
+        chosen: dict[str, float],
+        callbacks: Sequence[jr.Callback] = (),
+        progress: bool | None = None,
     ) -> list[TestRow]:
-        """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
+        """Train λ = 0 and the chosen ones on all training rows, several times, and test them.
+
+        How long is never read off the test rows. With early stopping it is the mean over the lanes of
+        the sweep that had this λ, to the nearest evaluation. λ = 0 takes that of the weakest λ that
+        was trained to its end.
+        """
         s = self.settings
         lams = sorted({0.0, *chosen.values()})
-        grid = Settings(**{**s.__dict__, "lams": ",".join(map(repr, lams))}).grid()
+        grid = dataclasses.replace(s, lams=",".join(map(repr, lams))).grid()
         refit = jr.sweep(
             self.trainer, grid, self.train, validation=self.test, seeds=s.refits, steps=s.steps,
-            batch_size=s.batch_size, key=key, evals=1, keep_params=False, progress=progress,
+            batch_size=s.batch_size, key=jax.random.fold_in(jax.random.key(s.seed), 1),
+            evals=_EVALS if s.patience else 1, keep_params=False, callbacks=callbacks,
+            progress=progress,
         )  # fmt: skip
+        lengths = np.array([_length(result, lam) for lam in lams])
+        stop = np.abs(refit.time - lengths[:, None]).argmin(1)
+        refit = dataclasses.replace(
+            refit, stop=np.broadcast_to(stop[:, None, None], refit.status.shape)
+        )
         scores = {
             m: list(zip(refit.mean(m), refit.stderr(m))) for m in ("loss", *self.trainer.metrics)
         }
         named = {"no penalty": 0.0, **{f"chosen by {rule}": lam for rule, lam in chosen.items()}}
         return [
-            TestRow(name, lam, {m: v[lams.index(lam)] for m, v in scores.items()})
+            TestRow(name, lam, int(refit.time[stop[k]]), {m: v[k] for m, v in scores.items()})
             for name, lam in named.items()
+            for k in [lams.index(lam)]
         ]
+
+
+def _length(result: jr.SweepResult, lam: float) -> float:
+    """Mean step at which the lanes of `lam` were judged; of one that has none, see `Job.refit`."""
+    lams = np.asarray(result.coords["lam"])
+    status = np.asarray(result.status)
+    ended = ((status == jr.Status.FINISHED) | (status == jr.Status.STOPPED)).all((1, 2))
+    same = np.flatnonzero(ended & (lams == np.asarray(lam, lams.dtype)))
+    k = [*same, *np.flatnonzero(ended)][0]
+    return float(result.time[np.asarray(result.stop)[k]].mean())
 
 
 def prepare(settings: Settings) -> Job:
@@ -87,6 +117,9 @@ def prepare(settings: Settings) -> Job:
       ValueError: an option, or the data, does not make a job; the message says what to do.
     """
     grid = settings.grid()
+    halving = parse_halving(settings.halving)
+    if halving is not None:
+        halving.schedule(len(grid), settings.steps)
     dataset = datasets.load(settings.data, target=settings.target)
     rows = len(dataset.X) * 3 // 4 if settings.train_size is None else settings.train_size
     train, test = datasets.split(dataset, rows, settings.seed)

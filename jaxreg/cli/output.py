@@ -1,50 +1,19 @@
-"""What a job leaves behind: a folder that nothing is lost from, and a report in the terminal."""
+"""What a job says in the terminal, and the results it writes into its folder."""
 
 from __future__ import annotations
 
-import itertools
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
 import jaxreg as jr
-from jaxreg.cli.job import Job, Outcome
-from jaxreg.cli.settings import Settings
+from jaxreg.cli.job import Job, TestRow
+from jaxreg.cli.settings import parse_halving
 from jaxreg.report.table import Column, Table
 
-__all__ = ["claim", "describe", "penalised", "release", "simple_table", "test_table", "write"]
-
-
-def claim(out: str | None, settings: Settings) -> Path:
-    """A new, empty output folder with settings.json in it.
-
-    Without `out` it is the first free one of runs/DATA, runs/DATA-2, …
-
-    Raises:
-      ValueError: `out` already holds files; they are left as they are.
-    """
-    if out is None:
-        name = Path(settings.data).stem
-        names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-        folder = next(Path("runs") / n for n in names if not (Path("runs") / n).exists())
-    else:
-        folder = Path(out)
-        if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            raise ValueError(
-                f"--out: {out!r} already holds another run, which is left as it is. Choose a new "
-                "folder, or leave --out away for a free one in runs/."
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.json").write_text(settings.to_json())
-    return folder
-
-
-def release(folder: Path) -> None:
-    """Give a claimed folder back that nothing but its settings was written to."""
-    if [p.name for p in folder.iterdir()] == ["settings.json"]:
-        (folder / "settings.json").unlink()
-        folder.rmdir()
+__all__ = ["describe", "penalised", "simple_table", "test_table", "write_sweep", "write_test"]
 
 
 def describe(job: Job) -> str:
@@ -53,11 +22,32 @@ def describe(job: Job) -> str:
     n_train, n_test = len(job.train[1]), len(job.test[1])
     lanes = len(job.grid) * s.folds * s.seeds
     kind = f"{d.n_classes} classes" if d.task == "classification" else "a continuous target"
-    return (
-        f"{d.name}: {len(d.X)} examples with {kind}; {n_train} to train on, {n_test} held out for the "
-        f"test.\nModel {s.model}, penalty {job.grid.penalty.label}, {len(job.grid)} λ x {s.folds} folds x "
-        f"{s.seeds} seeds = {lanes} trainings of {s.steps} steps in one program."
+    text = (
+        f"{d.name}: {len(d.X)} examples with {kind}; {n_train} to train on, {n_test} held out to test.\n"
+        f"Model {s.model}, penalty {job.grid.penalty.label}.\n"
+        f"{len(job.grid)} λ x {s.folds} folds x {s.seeds} seeds = {lanes} trainings of {s.steps} steps in "
+        "one program."
     )
+    return "\n".join([text, *_giving_up(job)])
+
+
+def _giving_up(job: Job) -> Iterator[str]:
+    s, n = job.settings, len(job.grid)
+    halving = parse_halving(s.halving)
+    if halving is not None:
+        rungs = halving.schedule(n, s.steps)
+        left, at = (
+            " / ".join(str(x) for x in column) for column in zip(*((r.keep, r.step) for r in rungs))
+        )
+        yield (
+            f"Halving goes on with the best {left} of {n} λ after {at} steps: "
+            f"{halving.share(n, s.steps):.0%} of the work."
+        )
+    if s.patience is not None:
+        yield (
+            "Early stopping: a training ends once the validation loss has not fallen for "
+            f"{s.patience} evaluation{'s' * (s.patience > 1)}."
+        )
 
 
 def penalised(job: Job) -> str:
@@ -66,16 +56,20 @@ def penalised(job: Job) -> str:
     return str(jr.tabulate(job.grid[len(job.grid) // 2], params))
 
 
-def test_table(outcome: Outcome) -> str:
-    """Test scores of the refitted choices beside no penalty, mean ± standard error over refits."""
-    metrics = list(outcome.test[0].scores)
-    rows = [
-        [row.name, f"{row.lam:.3g}", *(f"{m:.4f} ± {e:.4f}" for m, e in row.scores.values())]
-        for row in outcome.test
+def test_table(rows: Sequence[TestRow]) -> str:
+    """Test scores of the refitted choices beside no penalty, mean ± standard error over refits.
+
+    How long each was trained is shown where they differ, as they may with early stopping.
+    """
+    differ = len({row.steps for row in rows}) > 1
+    headers = ["refitted on all training data", "λ", *["steps"] * differ]
+    headers += [f"test {m}" for m in rows[0].scores]
+    texts = [
+        [row.name, f"{row.lam:.3g}", *[str(row.steps)] * differ]
+        + [f"{m:.4f} ± {e:.4f}" for m, e in row.scores.values()]
+        for row in rows
     ]
-    return str(
-        simple_table(["refitted on all training data", "λ", *(f"test {m}" for m in metrics)], rows)
-    )
+    return str(simple_table(headers, texts))
 
 
 def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
@@ -84,17 +78,20 @@ def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
     return Table("", columns, tuple(dict(zip(headers, r)) for r in rows), tuple(map(tuple, rows)))
 
 
-def write(folder: Path, outcome: Outcome) -> list[Path]:
-    """Results, tables and plots into the folder; returns what was written."""
-    result = outcome.result
-    (folder / "table.txt").write_text(f"{result.table()}\n\n{test_table(outcome)}\n")
-    (folder / "test.json").write_text(
-        json.dumps([row._asdict() for row in outcome.test], indent=2, default=float) + "\n"
-    )
-    result.save(folder / "result.npz")
-    result.to_pandas().to_csv(folder / "curves.csv", index=False)
+def write_sweep(folder: Path, result: jr.SweepResult) -> None:
+    """Everything about the sweep into the folder; what is there of it already is replaced."""
+    (folder / "table.txt").write_text(f"{result.table()}\n")
+    result.save(folder / "result.npz", overwrite=True)
+    result.to_csv(folder / "curves.csv", overwrite=True)
     _plots(folder, result)
-    return sorted(folder.iterdir())
+
+
+def write_test(folder: Path, rows: Sequence[TestRow]) -> None:
+    """The test scores into test.json, and below the table of the sweep."""
+    with (folder / "table.txt").open("a") as table:
+        table.write(f"\n{test_table(rows)}\n")
+    text = json.dumps([row._asdict() for row in rows], indent=2, default=float)
+    (folder / "test.json").write_text(f"{text}\n")
 
 
 def _plots(folder: Path, result: jr.SweepResult) -> None:

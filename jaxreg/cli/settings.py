@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ import numpy as np
 import jaxreg as jr
 from jaxreg import penalties, select
 
-__all__ = ["Settings", "parse_lams", "parse_penalty", "parse_selector", "penalty_signatures"]
+__all__ = [
+    "Settings",
+    "parse_halving",
+    "parse_lams",
+    "parse_penalty",
+    "parse_selector",
+    "penalty_signatures",
+]
 
 _SELECTORS = {"kernels": select.kernels, "biases": select.biases, "everything": select.everything}
 
@@ -25,7 +33,8 @@ _SELECTORS = {"kernels": select.kernels, "biases": select.biases, "everything": 
 class Settings:
     """The options of `jaxreg sweep`; written to settings.json, from which it runs again.
 
-    The defaults are the main job: 100 digits are few enough that a net of this size overfits.
+    The defaults are the main job: 100 digits are few enough that a net of this size overfits. A new
+    option gets a default that is what runs did before it, so that older files stay what they were.
     """
 
     data: str = "digits"
@@ -45,26 +54,31 @@ class Settings:
     batch_size: int | None = 64
     train_size: int | None = 100
     seed: int = 0
+    halving: str = "off"
+    patience: int | None = None
+    chunk: int | None = None
+    tensorboard: bool = False
 
     def to_json(self) -> str:
         """Text that `from_json` reads back."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, path: str) -> Settings:
-        """Settings from a settings.json.
+    def from_json(cls, path: str | os.PathLike) -> Settings:
+        """Settings from a settings.json; an option that it lacks has its default.
 
         Raises:
           ValueError: the file is missing, no JSON, or has options this version does not know.
         """
+        name = str(path)
         try:
             given = json.loads(Path(path).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"--again: cannot read settings from {path!r}: {error}.") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"settings: cannot read settings from {name!r}: {error}.") from error
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(given, dict) or set(given) - known:
             odd = sorted(set(given) - known) if isinstance(given, dict) else "no JSON object"
-            raise ValueError(f"--again: {path!r} is no settings file of this version ({odd}).")
+            raise ValueError(f"settings: {name!r} is no settings file of this version ({odd}).")
         return cls(**{**given, "hidden": tuple(given.get("hidden", cls.hidden))})
 
     def grid(self) -> jr.Grid:
@@ -100,6 +114,27 @@ def parse_lams(text: str) -> np.ndarray:
             f"--lams: strengths must be >= 0, not NaN and distinct, got {text!r}. {example}"
         )
     return np.sort(lams)
+
+
+def parse_halving(text: str) -> jr.Halving | None:
+    """Successive halving from `KEEP:RUNGS`; None from `off`.
+
+    Raises:
+      ValueError: the text is neither, or a number is out of range.
+
+    >>> parse_halving("0.5:3"), parse_halving("off")
+    (Halving(keep=0.5, rungs=3), None)
+    """
+    if text == "off":
+        return None
+    try:
+        keep, rungs = text.split(":")
+        return jr.Halving(float(keep), int(rungs))
+    except ValueError as error:
+        raise ValueError(
+            f"--halving: cannot read {text!r} ({error}). Give KEEP:RUNGS, such as 0.5:3 to go on with "
+            "half of the λ at each of three rungs, or off."
+        ) from error
 
 
 def penalty_signatures() -> dict[str, inspect.Signature]:

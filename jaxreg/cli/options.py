@@ -1,0 +1,183 @@
+"""The options of `jaxreg`: how they are read, explained, and turned into settings."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import jaxreg
+from jaxreg.cli.job import COUPLINGS, OPTIMIZERS
+from jaxreg.cli.settings import Settings
+
+__all__ = ["flag", "parser", "settings"]
+
+_SWEEP = """\
+Train a model for every λ of a grid, on every fold, with every seed, as one compiled program; choose
+λ by cross-validation; refit the choice on all training data and test it beside λ = 0.
+
+examples:
+  jaxreg sweep digits
+  jaxreg sweep digits --penalty l1 --lams 1e-5:1e-1:20
+  jaxreg sweep breast_cancer --model linear --penalty elastic_net:l1_ratio=0.3 --train-size 200
+  jaxreg sweep digits --penalty group_lasso:axis=0 --on '*/Dense_0/kernel'
+  jaxreg sweep my.csv --target price --lams 0,1e-4,1e-3,1e-2 --train-size 500
+  jaxreg sweep digits --lams 1e-6:1:64 --halving 0.5:3 --patience 5
+  jaxreg sweep --resume runs/digits
+  jaxreg sweep --again runs/digits/settings.json --steps 2000
+
+Ctrl-C stops a run and says how to go on. After a kill or a crash, too, --resume goes on from the last
+checkpoint, at most a minute before, and ends with the results of a run that was never stopped.
+"""
+
+_OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "model": {
+        "model": ("mlp, cnn or linear", {"choices": ("mlp", "cnn", "linear")}),
+        "hidden": ("widths of the mlp's hidden layers", {"metavar": "N,N"}),
+    },
+    "penalty": {
+        "penalty": ("NAME or NAME:KEY=VALUE,…; see `jaxreg penalties`", {"metavar": "NAME"}),
+        "on": (
+            "which leaves: kernels, biases, everything, or a glob such as '*/Dense_0/kernel'",
+            {"metavar": "WHERE"},
+        ),
+        "lams": ("LOW:HIGH:COUNT, evenly spaced in the logarithm, or a list", {"metavar": "LAMS"}),
+        "coupling": (
+            "how the penalty reaches the weights; auto is gradient for smooth penalties and "
+            "proximal (exact zeros) for the others",
+            {"choices": COUPLINGS},
+        ),
+    },
+    "training": {
+        "optimizer": ("adam or sgd", {"choices": OPTIMIZERS}),
+        "lr": ("learning rate", {"type": float}),
+        "steps": ("updates per training", {"type": int}),
+        "batch_size": ("rows per step; 0 is the full batch", {"type": int}),
+        "train_size": (
+            "rows to train on, the others are the test set; 0 is three quarters",
+            {"type": int},
+        ),
+        "folds": ("folds of the cross-validation", {"type": int}),
+        "seeds": ("repetitions of each fold", {"type": int}),
+        "refits": (
+            "repetitions of the final training, for the test's standard error",
+            {"type": int},
+        ),
+        "seed": ("of the split, the folds, the parameters and the batches", {"type": int}),
+    },
+    "giving up early": {
+        "halving": (
+            "at RUNGS rungs, go on with the share KEEP of the λ, those of lowest validation loss, "
+            "such as 0.5:3",
+            {"metavar": "KEEP:RUNGS"},
+        ),
+        "patience": (
+            "end a training after N evaluations (there are 20) without a lower validation loss, "
+            "and take its best one; refits train as long as that took; 0 is off",
+            {"type": int, "metavar": "N"},
+        ),
+    },
+    "machine": {
+        "chunk": (
+            "λ vmapped together; 0 is chosen by machine and memory",
+            {"type": int, "metavar": "N"},
+        ),
+    },
+}
+_ZERO_IS_NONE = ("batch_size", "train_size", "patience", "chunk")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command; an option that was not given leaves no attribute."""
+    whole = argparse.ArgumentParser("jaxreg", description="Functional regularization for JAX.")
+    whole.add_argument("--version", action="version", version=f"jaxreg {jaxreg.__version__}")
+    commands = whole.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "penalties", help="list every penalty that can be swept, with its arguments"
+    )
+    sweep = commands.add_parser(
+        "sweep", help="train a grid of λ, choose one, test it", description=_SWEEP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
+    sweep.add_argument(
+        "data",
+        nargs="?",
+        default=argparse.SUPPRESS,
+        help="digits, breast_cancer, diabetes, wine, or the path of a .csv (with a header) or .npz "
+        "(arrays X and y); default digits",
+    )
+    sweep.add_argument(
+        "--target",
+        help="the target's column in a .csv; default 'target' if there is one, else the last",
+    )
+    for title, options in _OPTIONS.items():
+        _group(sweep, title, options)
+    _runs(sweep.add_argument_group("runs and their folders"))
+    return whole
+
+
+def _group(sweep: argparse.ArgumentParser, title: str, options: dict) -> None:
+    group, default = sweep.add_argument_group(title), Settings()
+    for name, (text, kwargs) in options.items():
+        value = getattr(default, name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        type_ = {"type": _widths} if isinstance(value, tuple) else {}
+        group.add_argument(
+            flag(name), help=f"{text}; default {0 if shown is None else shown}", **type_, **kwargs
+        )
+
+
+def flag(name: str) -> str:
+    """What to type for an option, by its name in the settings."""
+    return name if name == "data" else "--" + name.replace("_", "-")
+
+
+def _runs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--out",
+        metavar="DIR",
+        help="a new folder; default the first free of runs/DATA, runs/DATA-2, …",
+    )
+    group.add_argument(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        help="also write curves for TensorBoard while training, into DIR/tensorboard",
+    )
+    group.add_argument(
+        "--resume",
+        metavar="DIR",
+        help="go on with the run in this folder, which was stopped, killed or crashed; takes no "
+        "other option",
+    )
+    group.add_argument(
+        "--again",
+        metavar="FILE",
+        help="run the settings.json of an earlier run again, with the options given besides "
+        "instead of its own",
+    )
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(n) for n in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"give widths such as 128,128, got {text!r}") from error
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The settings of a new run: the options given over those of --again, or over the defaults.
+
+    Raises:
+      ValueError: the file of --again cannot be used.
+
+    >>> settings(parser().parse_args(["sweep", "wine", "--steps", "5", "--batch-size", "0"])).data
+    'wine'
+    """
+    again = getattr(args, "again", None)
+    base = Settings() if again is None else Settings.from_json(again)
+    names = [f.name for f in dataclasses.fields(Settings)]
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    for name in _ZERO_IS_NONE:
+        given |= {name: given[name] or None} if name in given else {}
+    return dataclasses.replace(base, **given)

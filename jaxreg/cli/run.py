@@ -1,0 +1,121 @@
+"""A run of `jaxreg sweep`, new or gone on with, from its folder to its results.
+
+Whatever ends it before, the folder stays and the same numbers come out in the end: Ctrl-C, `kill` and
+crashes cost at most the minute since the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jaxreg as jr
+from jaxreg.cli import output
+from jaxreg.cli.folder import RunFolder
+from jaxreg.cli.interrupt import Presses
+from jaxreg.cli.job import Job, prepare
+from jaxreg.cli.settings import Settings
+
+__all__ = ["INTERRUPTED", "resume", "start"]
+
+INTERRUPTED = 130  # the exit status of a program that Ctrl-C ended
+
+
+def start(settings: Settings, out: str | None = None) -> int:
+    """Run in a new folder; returns the exit status.
+
+    Raises:
+      ValueError, TypeError, ImportError: what was asked for cannot be done; unless something had been
+        trained, no folder is left behind.
+    """
+    job = prepare(settings)
+    text = f"{output.describe(job)}\n\n{output.penalised(job)}\n"
+    folder = RunFolder.new(out, settings)
+    print(text, flush=True)
+    return _run(job, folder, new=True)
+
+
+def resume(directory: str) -> int:
+    """Go on with the run in a folder, to the results it would have had; returns the exit status.
+
+    Raises:
+      ValueError: it is no folder of a run, or its data or checkpoints are not what they were.
+    """
+    folder = RunFolder.existing(directory)
+    settings = folder.settings()
+    if folder.finished:
+        print(f"The run in {folder.path} has finished; its results are there.")
+        return 0
+    job = prepare(settings)
+    print(output.describe(job), end="\n\n")
+    print(
+        f"The run ended {folder.how_far(settings.steps)}. It goes on from there.",
+        end="\n\n",
+        flush=True,
+    )
+    return _run(job, folder, new=False)
+
+
+def _run(job: Job, folder: RunFolder, new: bool) -> int:
+    try:
+        with _told_warnings():
+            _work(job, folder)
+    except KeyboardInterrupt:
+        print(
+            f"jaxreg: interrupted {folder.how_far(job.settings.steps)}. Go on: {folder.command()}",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    except Exception as error:
+        if not (folder.finished or (new and folder.release())):
+            error.add_note(
+                f"The run ended {folder.how_far(job.settings.steps)}. Go on: {folder.command()}"
+            )
+        raise
+    return 0
+
+
+def _work(job: Job, folder: RunFolder) -> None:
+    """Sweep, choose, refit, test; each is shown and written as soon as it is known."""
+    started = time.perf_counter()
+    trackers = [jr.TensorBoard(folder.path / "tensorboard")] if job.settings.tensorboard else []
+    with Presses() as presses:
+        result = job.sweep(folder.checkpoint, [presses, *trackers])
+    print(result.table(), end="\n\n", flush=True)
+    output.write_sweep(folder.path, result)
+    try:
+        chosen = {rule: result.best(rule=rule).coords["lam"] for rule in ("min", "1se")}
+    except ValueError:  # nothing can be chosen, and going on would not change it
+        folder.finish()
+        raise
+    for rule, lam in chosen.items():
+        print(f"λ chosen by {rule}: {lam:.3g}")
+    print(flush=True)
+    with Presses() as presses:
+        rows = job.refit(result, chosen, [presses])
+    print(output.test_table(rows), end="\n\n")
+    output.write_test(folder.path, rows)
+    folder.finish()
+    names = ", ".join(sorted(p.name for p in folder.path.iterdir()))
+    print(f"{time.perf_counter() - started:.0f} s. In {folder.path}: {names}")
+    print(f"Again: jaxreg sweep --again {folder.path / 'settings.json'}")
+
+
+@contextlib.contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Warnings of the sweep as lines for a reader, without the place in the code."""
+    with warnings.catch_warnings():
+        otherwise = warnings.showwarning
+
+        def show(message: Any, *place: Any, **more: Any) -> None:
+            if str(message).startswith("sweep: "):
+                print(f"jaxreg: warning: {str(message).removeprefix('sweep: ')}", file=sys.stderr)
+            else:
+                otherwise(message, *place, **more)
+
+        warnings.showwarning = show
+        yield
