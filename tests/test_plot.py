@@ -1,6 +1,7 @@
 """Plots: what is drawn is what the result holds."""
 
 import builtins
+import dataclasses
 import warnings
 
 import jax
@@ -124,6 +125,30 @@ def test_diverged_strengths_stand_at_the_top_edge():
     assert np.isnan(shown.lines_["validation"].get_ydata()[4])
     assert "diverged" in labels(shown.ax_)
     assert shown.ax_.get_xlim()[1] > 10
+
+
+def test_what_was_given_up_is_a_ring_at_its_rung_and_on_no_line():
+    status = np.zeros((K, F, S), int)
+    status[[1, 3]] = jr.Status.GIVEN_UP
+    stop = np.full((K, F, S), T - 1)
+    stop[[1, 3]] = 1
+    result = dataclasses.replace(make(status=status), stop=stop)
+    shown = result.plot()
+    np.testing.assert_allclose(shown.given_up_.get_xdata(), LAMS[[1, 3]])
+    np.testing.assert_allclose(shown.given_up_.get_ydata(), CURVES[[1, 3], ..., 1].mean((1, 2)))
+    assert not set(LAMS[[1, 3]]) & set(shown.lines_["validation"].get_xdata())
+    assert "given up at a rung" in labels(shown.ax_)
+
+
+def test_a_lane_stopped_early_keeps_its_best_in_the_learning_curves():
+    curves = CURVES.copy()
+    curves[2, 0, 0, 2:] = np.nan
+    status, stop = np.zeros((K, F, S), int), np.full((K, F, S), T - 1)
+    status[2, 0, 0], stop[2, 0, 0] = jr.Status.STOPPED, 1
+    shown = dataclasses.replace(make(valid=curves, status=status), stop=stop).plot_learning_curves()
+    kept = CURVES.copy()
+    kept[2, 0, 0, 2:] = CURVES[2, 0, 0, 1]
+    np.testing.assert_allclose(shown.lines_[2].get_ydata(), kept[2].mean((0, 1)))
 
 
 def test_everything_diverged_still_draws():

@@ -49,7 +49,7 @@ class ValidationCurveDisplay:
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_`, `bands_` and
     `points_` by the label of the curve, `choices_` by rule, `diverged_` and `given_up_`. The points of
-    a penalty that was given up are of the rung where it was, and ringed.
+    a penalty that was given up are of the rung where it was: rings, apart from the lines.
     """
 
     coords: dict[str, np.ndarray]
@@ -116,19 +116,24 @@ class ValidationCurveDisplay:
         return self
 
     def _draw_curve(self, curve: Curve, axis: Axis) -> None:
-        x, style = axis.position[curve.index], "--" if curve.dashed else "-"
-        band = np.where(np.isfinite(curve.stderr), curve.stderr, 0)
+        # What was given up is of another step: its points stand alone, and no line leads through them.
+        went_on = ~self.given_up[curve.index]
+        x, mean, stderr = (
+            v[went_on] for v in (axis.position[curve.index], curve.mean, curve.stderr)
+        )
+        style = "--" if curve.dashed else "-"
+        band = np.where(np.isfinite(stderr), stderr, 0)
         # 0 and infinity are not to scale, so no line leads there.
         scaled = ~np.isin(x, list(axis.special))
         look = {"color": curve.color, "marker": "o", "markersize": 3.5}
-        y = np.where(scaled, curve.mean, np.nan)
+        y = np.where(scaled, mean, np.nan)
         (line,) = self.ax_.plot(x, y, style, label=curve.label, linewidth=1.6, **look)
         self.lines_[curve.label] = line
         self.bands_[curve.label] = self.ax_.fill_between(
             x, y - band, y + band, color=curve.color, alpha=0.18, linewidth=0
         )
         if not scaled.all():
-            ends = [v[~scaled] for v in (x, curve.mean, band)]
+            ends = [v[~scaled] for v in (x, mean, band)]
             self.points_[curve.label] = self.ax_.errorbar(
                 *ends, linestyle="none", capsize=3, **look
             )
@@ -142,7 +147,7 @@ class ValidationCurveDisplay:
         )
 
     def _draw_given_up(self, axis: Axis) -> None:
-        """A ring around the validation points that are of a rung and not of the end."""
+        """Rings at the validation means that are of a rung and not of the end."""
         curve = next(c for c in self.curves if not c.dashed)
         ringed = self.given_up[curve.index] & np.isfinite(curve.mean)
         if ringed.any():
