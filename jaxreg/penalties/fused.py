@@ -109,13 +109,17 @@ def _least_norm_value(penalty: TotalVariation, x: Array) -> Array:
 def _least_norm_slope(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (penalty, x), (strengths, direction) = primals, tangents
     value, along = jax.jvp(lambda p: p.plain_value(x), (penalty,), (strengths,))
-    # The least-norm subgradient couples neighbours that are equal; elsewhere it is the gradient.
-    slope = lax.cond(
+    return value, along + jnp.sum(_least_norm_gradient(penalty, x) * direction)
+
+
+@jax.jit
+def _least_norm_gradient(penalty: TotalVariation, x: Array) -> Array:
+    """It couples neighbours that are equal; where none are, it is the gradient."""
+    return lax.cond(
         penalty.at_kink(x),
         lambda: penalty.leaf_subgradient(x, jnp.zeros_like(x)),
         lambda: jax.grad(penalty.plain_value)(x),
     )
-    return value, along + jnp.sum(slope * direction)
 
 
 class FusedLasso(TotalVariation):

@@ -69,16 +69,20 @@ def differentiable(solve: Callable[[Array, Array], Iterated]) -> Callable[..., I
     @solved.defjvp
     def _tangents(primals, tangents):
         (x, t), (dx, dt) = primals, tangents
-        found = solved(x, t)
+
+        def at(x: Array) -> tuple[Array, Iterated]:
+            found = solve(x, t)
+            return found.value, found
 
         def jacobian(v: Array) -> Array:
-            return jax.jvp(lambda x: solve(x, t).value, (x,), (v,))[1]
+            return jax.jvp(lambda x: at(x)[0], (x,), (v,))[1]
 
+        value, radial, found = jax.jvp(at, (x,), (x,), has_aux=True)
         # A linear map that is its own transpose, and jax need not know more: not a solve at all.
         moved = lax.custom_linear_solve(
             lambda v: v, dx, lambda _, v: jacobian(v), symmetric=True
         )  # fmt: skip
-        rest = found.value - jacobian(x)
+        rest = value - radial
         moved = moved + jnp.where(t > 0, rest / jnp.where(t > 0, t, 1), 0) * dt
         no_change = jnp.zeros_like(found.residual)
         none = jnp.zeros(found.n_steps.shape, jax.dtypes.float0)

@@ -8,6 +8,7 @@ values by a formula that has one.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +22,18 @@ __all__ = ["along", "one_line", "pooled"]
 
 def one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of 1-D arrays whose vmap loops over the lines on a CPU and batches elsewhere."""
-    batched = custom_vmap(function)
+    # Under jit, as each call outside of it would compile the loop anew.
+    batched = custom_vmap(jax.jit(function))
+
+    @jax.jit
+    def lines(*full: Array) -> Any:
+        loop = lambda *a: lax.map(lambda row: batched(*row), a)
+        return lax.platform_dependent(*full, cpu=loop, default=jax.vmap(function))
 
     @batched.def_vmap
     def rule(size: int, in_batched: list[bool], *args: Array) -> tuple[Any, Any]:
         full = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip(args, in_batched)]
-        loop = lambda *a: lax.map(lambda row: batched(*row), a)
-        out = lax.platform_dependent(*full, cpu=loop, default=jax.vmap(function))
+        out = lines(*full)
         return out, jax.tree.map(lambda _: True, out)
 
     # Without the barrier XLA moves an argument that is constant into the loop, and makes it anew,
@@ -35,6 +41,7 @@ def one_line(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *args: batched(*lax.optimization_barrier(lax.stop_gradient(args)))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def along(function: Callable[..., Array], axis: int, x: Array, *others: Array) -> Array:
     """`function` of each line of `x` along `axis`, with the same line of every other array.
 

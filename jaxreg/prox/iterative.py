@@ -6,6 +6,9 @@ Images (total variation along two axes) and piecewise linear signals (trend filt
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
@@ -56,6 +59,16 @@ def total_variation_2d(
     x = floating("total_variation_2d", x)
     y = wide(x)
     axes = (axes[0] % y.ndim, axes[1] % y.ndim)
+    t = jnp.broadcast_to(jnp.asarray(threshold, y.dtype), _reduced(y, axes))
+    found = _image(y, t, axes, isotropic, float(tolerance), max_steps)
+    return found._replace(value=found.value.astype(x.dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _image(
+    y: Array, t: Array, axes: tuple[int, int], isotropic: bool, tolerance: float, max_steps: int
+) -> Iterated:
+    """Total variation of images in the dtype of sums."""
 
     def solve(y: Array, t: Array) -> Iterated:
         mean, scale, size = _standard(y, jnp.mean(y, axes, keepdims=True), axes)
@@ -69,9 +82,7 @@ def total_variation_2d(
         value = jnp.where(t > 0, mean + scale * dual.primal(state[0]), y)
         return Iterated(value, jnp.squeeze(residual, axes), n)
 
-    t = jnp.broadcast_to(jnp.asarray(threshold, y.dtype), _reduced(y, axes))
-    found = differentiable(solve)(y, t)
-    return found._replace(value=found.value.astype(x.dtype))
+    return differentiable(jax.jit(solve))(y, t)
 
 
 def trend_filter(
@@ -113,6 +124,13 @@ def trend_filter(
     t = jnp.moveaxis(t, axis, -1)
     if y.shape[-1] < 3:
         return Iterated(x, jnp.zeros(y.shape[:-1], y.dtype), jnp.zeros((), jnp.int32))
+    found = _trend(y, t, float(tolerance), max_steps)
+    return found._replace(value=jnp.moveaxis(found.value, -1, axis).astype(x.dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _trend(y: Array, t: Array, tolerance: float, max_steps: int) -> Iterated:
+    """Trend filtering along the last axis, in the dtype of sums."""
 
     def solve(y: Array, t: Array) -> Iterated:
         line, scale, size = _standard(y, regression_line(y), (-1,))
@@ -125,8 +143,7 @@ def trend_filter(
         value = jnp.where(t > 0, line + scale * trend.primal(state), y)
         return Iterated(value, jnp.squeeze(residual, -1), n)
 
-    found = differentiable(solve)(y, t)
-    return found._replace(value=jnp.moveaxis(found.value, -1, axis).astype(x.dtype))
+    return differentiable(jax.jit(solve))(y, t)
 
 
 def _reduced(x: Array, axes: tuple[int, ...]) -> tuple[int, ...]:
