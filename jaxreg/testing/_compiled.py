@@ -2,40 +2,72 @@
 
 The penalty is an argument, so a law may change strengths at will, and checking a second penalty
 of the same class compiles nothing. Points are rows [k, n] of flat coordinates.
+
+A program here runs a few times on a few numbers, so all the time goes into compiling it. On a CPU most
+are compiled with fewer optimisations, in less than half the time. Fully optimised are `alone`, which
+eager code and batches are compared with, and `narrow` in float32, where overflow is looked at.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxreg.penalty import Penalty
 from jaxreg.testing._layout import Layout
 
+_LESS = {"xla_backend_optimization_level": 0}
+_LEAST = {**_LESS, "xla_cpu_use_fusion_emitters": False}
 
-@functools.partial(jax.jit, static_argnums=0)
+
+@functools.cache
+def _options() -> dict[str, Any]:
+    """What makes XLA compile quickly, as far as this version of it has such options."""
+    if jax.default_backend() != "cpu":
+        return {}
+    for options in (_LEAST, _LESS):
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            jax.jit(jnp.negative, compiler_options=options)(0.0)
+            return options
+    return {}
+
+
+def _quickly(function: Callable[..., Any], static: tuple[int, ...] = (0,)) -> Callable[..., Any]:
+    """As `jax.jit` for a layout first; the backend is not asked for before the first call."""
+
+    @functools.cache
+    def program() -> Callable[..., Any]:
+        return jax.jit(function, static_argnums=static, compiler_options=_options())
+
+    return functools.wraps(function)(lambda *args: program()(*args))
+
+
+@_quickly
 def values(layout: Layout, penalty: Penalty, points: Array) -> Array:
     """R of each point, [k]."""
     return jax.vmap(lambda x: penalty(layout.tree(x)))(points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def gradients(layout: Layout, penalty: Penalty, points: Array) -> Array:
     """The gradient of R at each point, [k, n]."""
     return jax.vmap(jax.grad(lambda x: penalty(layout.tree(x))))(points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def proxes(layout: Layout, penalty: Penalty, points: Array, steps: Array) -> Array:
     """The prox at each point, [k, n], with one step each."""
     return jax.vmap(lambda x, s: layout.flat(penalty.prox(layout.tree(x), s)))(points, steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def metric_proxes(layout: Layout, penalty: Penalty, points: Array, steps: Array) -> Array:
     """The prox at each point, [k, n], with one step per coordinate, [k, n]."""
 
@@ -45,19 +77,19 @@ def metric_proxes(layout: Layout, penalty: Penalty, points: Array, steps: Array)
     return jax.vmap(one)(points, steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def conjugate_proxes(layout: Layout, penalty: Penalty, points: Array, step: Array) -> Array:
     """The prox of the conjugate at each point, [k, n]."""
     return jax.vmap(lambda x: layout.flat(penalty.prox_conjugate(layout.tree(x), step)))(points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def conjugates(layout: Layout, penalty: Penalty, points: Array) -> Array:
     """R* of each point, [k]."""
     return jax.vmap(lambda x: penalty.conjugate(layout.tree(x)))(points)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def subgradients(layout: Layout, penalty: Penalty, points: Array, grads: Array) -> Array:
     """The least-norm element of grad + dR at each point, [k, n]."""
 
@@ -67,13 +99,13 @@ def subgradients(layout: Layout, penalty: Penalty, points: Array, grads: Array) 
     return jax.vmap(one)(points, grads)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def lambda_max(layout: Layout, penalty: Penalty, grad: Array) -> Array:
     """The smallest strength for which 0 is stationary, a scalar."""
     return penalty.lambda_max(layout.tree(grad))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def prox_tangents(
     layout: Layout, penalty: Penalty, points: Array, tangents: Array, steps: Array
 ) -> Array:
@@ -85,7 +117,7 @@ def prox_tangents(
     return jax.vmap(one)(points, tangents, steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def prox_cotangents(
     layout: Layout, penalty: Penalty, points: Array, cotangents: Array, steps: Array
 ) -> tuple[Array, Array]:
@@ -100,24 +132,33 @@ def prox_cotangents(
     return jax.vmap(one)(points, cotangents, steps)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def strength_gradients(layout: Layout, penalty: Penalty, points: Array) -> Penalty:
     """The gradient of R with respect to the penalty itself, a penalty of rows [k, ...]."""
     return jax.vmap(lambda x: jax.grad(lambda p: p(layout.tree(x)))(penalty))(points)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def narrow(
+def _narrow(
     layout: Layout, dtype: Any, penalty: Penalty, points: Array, step: Array | None
 ) -> tuple[Array, Array]:
-    """Value and prox (without a step, the point) of each point with leaves in `dtype`."""
-
     def one(x):
         tree = layout.tree(x, dtype)
         moved = tree if step is None else penalty.prox(tree, step)
         return penalty(tree), layout.flat(moved)
 
     return jax.vmap(one)(points)
+
+
+_narrow_fully = jax.jit(_narrow, static_argnums=(0, 1))
+_narrow_quickly = _quickly(_narrow, (0, 1))
+
+
+def narrow(
+    layout: Layout, dtype: Any, penalty: Penalty, points: ArrayLike, step: ArrayLike | None
+) -> tuple[Array, Array]:
+    """Value and prox (without a step, the point) of each point with leaves in `dtype`."""
+    run = _narrow_fully if dtype == jnp.float32 else _narrow_quickly
+    return run(layout, dtype, penalty, points, step)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -127,7 +168,7 @@ def alone(layout: Layout, penalty: Penalty, x: Array, step: Array | None) -> tup
     return penalty(tree), x if step is None else layout.flat(penalty.prox(tree, step))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def scanned(layout: Layout, penalty: Penalty, points: Array, step: Array | None) -> Any:
     """As `alone` for points stacked as the layers of a scan."""
     stacked = jax.vmap(layout.tree)(points)
@@ -139,7 +180,7 @@ def scanned(layout: Layout, penalty: Penalty, points: Array, step: Array | None)
     return jax.lax.scan(layer, None, stacked)[1]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_quickly
 def swept(layout: Layout, penalties: Penalty, x: Array, step: Array | None) -> Any:
     """As `alone` for penalties stacked along their strengths."""
     return jax.vmap(lambda p: alone(layout, p, x, step))(penalties)
