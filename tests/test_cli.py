@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxreg as jr
-from jaxreg.cli import main, options
+from jaxreg.cli import main, options, output
 from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.settings import Settings, parse_lams, parse_penalty, penalty_signatures
 
@@ -61,6 +61,21 @@ def test_a_run_leaves_results_tables_plots_and_settings(run):
     test = json.loads((folder / "test.json").read_text())
     assert [row["name"] for row in test] == ["no penalty", "chosen by min", "chosen by 1se"]
     assert test[0]["lam"] == 0
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told(run):
+    result = jr.SweepResult.load(run[0] / "result.npz")
+    whole = output.sweep_table(result)
+    width = len(whole.splitlines()[2])  # of the line below the headers
+    assert whole == str(result.table()) == output.sweep_table(result, width)
+    narrow = output.sweep_table(result, width - 1)
+    assert len(narrow.splitlines()[2]) < width - len("train accuracy")
+    assert "train accuracy" not in narrow.splitlines()[1]
+    assert "train loss" in narrow.splitlines()[1]
+    assert narrow.endswith("not shown, for want of width: train accuracy; see table.txt.")
+    least = output.sweep_table(result, 10)
+    assert "valid loss" in least
+    assert "train loss" not in least.splitlines()[1]
 
 
 def test_the_settings_run_the_same_again(run, tmp_path, capsys):

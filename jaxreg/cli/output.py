@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,15 @@ from jaxreg.cli.job import Job, TestRow
 from jaxreg.cli.settings import parse_halving
 from jaxreg.report.table import Column, Table
 
-__all__ = ["describe", "penalised", "simple_table", "test_table", "write_sweep", "write_test"]
+__all__ = [
+    "describe",
+    "penalised",
+    "simple_table",
+    "sweep_table",
+    "test_table",
+    "write_sweep",
+    "write_test",
+]
 
 
 def describe(job: Job) -> str:
@@ -40,12 +49,12 @@ def _giving_up(job: Job) -> Iterator[str]:
             " / ".join(str(x) for x in column) for column in zip(*((r.keep, r.step) for r in rungs))
         )
         yield (
-            f"Halving goes on with the best {left} of {n} λ after {at} steps: "
+            f"Halving: the best {left} of {n} λ go on after {at} steps, "
             f"{halving.share(n, s.steps):.0%} of the work."
         )
     if s.patience is not None:
         yield (
-            "Early stopping: a training ends once the validation loss has not fallen for "
+            "Early stopping: a training ends once its validation loss has not fallen for "
             f"{s.patience} evaluation{'s' * (s.patience > 1)}."
         )
 
@@ -54,6 +63,30 @@ def penalised(job: Job) -> str:
     """The audit table: which leaf is hit by which term."""
     params = job.trainer.init(jax.random.key(job.settings.seed))
     return str(jr.tabulate(job.grid[len(job.grid) // 2], params))
+
+
+def sweep_table(result: jr.SweepResult, width: int | None = None) -> str:
+    """The table of the sweep; without the columns that matter least if it is wider than `width`.
+
+    What is left away is named: table.txt has it.
+    """
+    table, left = result.table(), []
+    less = [f"train {m}" for m in reversed(result.metrics)]
+    while width and less and _width(table) > width:
+        left.append(less.pop(0))
+        table = _without(table, left[-1])
+    more = f"not shown, for want of width: {', '.join(left)}; see table.txt."
+    return f"{table}\n{more}" if left else str(table)
+
+
+def _width(table: Table) -> int:
+    return max(line.count("─") for line in str(table).splitlines())
+
+
+def _without(table: Table, header: str) -> Table:
+    keep = [i for i, column in enumerate(table.columns) if column.header != header]
+    cells = tuple(tuple(row[i] for i in keep) for row in table.cells)
+    return dataclasses.replace(table, columns=tuple(table.columns[i] for i in keep), cells=cells)
 
 
 def test_table(rows: Sequence[TestRow]) -> str:

@@ -7,6 +7,7 @@ crashes cost at most the minute since the last checkpoint.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 import time
 import warnings
@@ -52,11 +53,7 @@ def resume(directory: str) -> int:
         return 0
     job = prepare(settings)
     print(output.describe(job), end="\n\n")
-    print(
-        f"The run ended {folder.how_far(settings.steps)}. It goes on from there.",
-        end="\n\n",
-        flush=True,
-    )
+    print(f"The run ended {folder.how_far(settings.steps)}.\nIt goes on from there.\n", flush=True)
     return _run(job, folder, new=False)
 
 
@@ -85,7 +82,8 @@ def _work(job: Job, folder: RunFolder) -> None:
     trackers = [jr.TensorBoard(folder.path / "tensorboard")] if job.settings.tensorboard else []
     with Presses() as presses:
         result = job.sweep(folder.checkpoint, [presses, *trackers])
-    print(result.table(), end="\n\n", flush=True)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(output.sweep_table(result, width), end="\n\n", flush=True)
     output.write_sweep(folder.path, result)
     try:
         chosen = {rule: result.best(rule=rule).coords["lam"] for rule in ("min", "1se")}
