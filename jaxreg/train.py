@@ -279,15 +279,7 @@ class BatchStream:
             whole = self._placed(jax.tree.map(lambda a: a[self.rows], data))
             return lambda i: whole
         order = self._order(first)
-
-        def batch_at(i):
-            # The barrier keeps the look-up of the row numbers out of the loop that copies the rows,
-            # which XLA's CPU compiler then vectorises.
-            rows = lax.optimization_barrier(order[i])
-            row = lambda a: a.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
-            return self._placed(jax.tree.map(row, data))
-
-        return batch_at
+        return lambda i: self._placed(jax.tree.map(lambda a: a[order[i]], data))
 
     def _placed(self, batch: tuple) -> tuple:
         if self.sharding is None:
