@@ -369,6 +369,19 @@ def test_its_derivatives_by_strength_and_point_are_those_of_the_values(name):
     close([grad_x, along], [by_x, by_x], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_a_strength_that_flattens_an_image_is_seen_to_in_float32(isotropic):
+    """The bound is not lost in rounding times the strength, and the image is its mean exactly."""
+    x = jnp.asarray(RNG.normal(size=(12, 9)), jnp.float32)
+    run = jax.jit(functools.partial(prox.total_variation_2d, isotropic=isotropic))
+    for threshold, scale in [(3.0, 1.0), (1e6, 1.0), (1.0, 1e-30)]:
+        near = run(scale * x, jnp.float32(threshold))
+        assert near.residual <= 1e-3
+        assert near.n_steps < 200
+        assert (near.value == near.value[0, 0]).all()
+        close(near.value[0, 0], scale * x.mean(), rtol=1e-4)
+
+
 def test_a_batch_of_images_is_bounded_image_by_image():
     stack = jnp.asarray(np.stack([IMAGES[0], np.ones(SHAPE), 100 * IMAGES[1]]))
     reg = jr.total_variation(0.5, axis=(1, 2))

@@ -47,12 +47,26 @@ class ImageDual(NamedTuple):
         push = jnp.where(ahead > 0, 0, (momentum - 1) / after)
         return new, (new[0] + push * (new[0] - u[0]), new[1] + push * (new[1] - u[1])), after
 
+    def answer(self, u: Pair) -> Array:
+        """The flat image, which is 0, where it is bound to be nearer than `primal`; else that."""
+        z, gap, flat = self._gaps(u)
+        return jnp.where(gap < flat, z, 0)
+
     def error(self, u: Pair, size: Array) -> Array:
-        """The bound on the relative error: the gap is sum (level |Dz| - u Dz), all terms >= 0."""
-        slopes = self.differences(self.primal(u))
+        """The bound on the relative error of `answer`."""
+        _, gap, flat = self._gaps(u)
+        return relative(jnp.where(gap < flat, gap, flat), size)
+
+    def _gaps(self, u: Pair) -> tuple[Array, Array, Array]:
+        """z = `primal`, its duality gap, sum (level |Dz| - u Dz) of terms >= 0, and that of z = 0.
+
+        A strong level multiplies the rounding of Dz, so only the second can then be seen to close.
+        """
+        z = self.primal(u)
+        slopes = self.differences(z)
         lengths = _length(slopes) if self.isotropic else jnp.abs(slopes[0]) + jnp.abs(slopes[1])
         gap = self.level * lengths - u[0] * slopes[0] - u[1] * slopes[1]
-        return relative(self._sum(gap), size)
+        return z, self._sum(gap), 0.5 * self._sum(z**2)
 
     def _project(self, u: Pair) -> Pair:
         if not self.isotropic:

@@ -79,7 +79,7 @@ def _image(
         state, residual, n = iterate(
             dual.step, lambda s: dual.error(s[0], size), (zero, zero, one), tolerance, max_steps
         )
-        value = jnp.where(t > 0, mean + scale * dual.primal(state[0]), y)
+        value = jnp.where(t > 0, mean + scale * dual.answer(state[0]), y)
         return Iterated(value, jnp.squeeze(residual, axes), n)
 
     return differentiable(jax.jit(solve))(y, t)
