@@ -23,7 +23,8 @@ def test_a_cpu_wastes_few_lanes_and_idles_few_cores(cores, monkeypatch):
         for pairs in (1, 3):
             found = planned(n, pairs, cores=cores, monkeypatch=monkeypatch)
             times = {
-                c: max((c + 1) * pairs * -(-n // c) / cores, c + 1) for c in range(1, min(n, 8) + 1)
+                c: max((c + 1) * pairs * -(-n // c) / cores, c + 1)
+                for c in range(1, min(n, 32) + 1)
             }
             assert times[found.chunk] == min(times.values())
             assert found.streams == min(cores, pairs * -(-n // found.chunk))
@@ -37,20 +38,20 @@ def test_two_lanes_on_two_cores_take_a_core_each(monkeypatch):
 def test_the_chunk_suits_what_halving_leaves(monkeypatch):
     """Survivors that fill half a chunk would cost as much as a full one."""
     whole = planned(32, 1, cores=1, monkeypatch=monkeypatch)
-    halved = planned(32, 1, cores=1, monkeypatch=monkeypatch, halving=Halving(0.25, 2))
-    assert whole.chunk == 8
-    assert halved.chunk in (1, 2, 4)
+    halved = planned(32, 1, cores=1, monkeypatch=monkeypatch, halving=Halving(0.5, 3))
+    assert whole.chunk == 32
+    assert halved.chunk in (1, 2, 4, 8)
 
 
 def test_lanes_that_together_leave_the_cache_run_in_smaller_chunks(monkeypatch):
-    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, size=2**20).chunk == 4
+    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, size=2**19).chunk == 4
     assert planned(32, 5, cores=2, monkeypatch=monkeypatch, size=2**30).chunk == 1
 
 
 def test_a_layout_says_what_it_is(monkeypatch):
     found = planned(32, 5, cores=2, monkeypatch=monkeypatch)
     assert (
-        str(found) == "blocks of 8 vmapped lanes on 2 threads (a CPU: one stream of lanes a core)"
+        str(found) == "blocks of 32 vmapped lanes on 2 threads (a CPU: one stream of lanes a core)"
     )
     wide = Layout(4, None, 1, 8, "a mesh: every device has its own")
     assert str(wide) == (

@@ -50,19 +50,20 @@ class Progress:
 def _bar(label: str, penalties: int, steps: int) -> tuple[Any, Any]:
     from rich import progress
     from rich.console import Console
+    from rich.table import Column
 
-    field = lambda text: progress.TextColumn(text)
+    # No column wraps or is cut: in 80 characters it is the bar that gives way.
+    field = lambda text: progress.TextColumn(text, table_column=Column(no_wrap=True, min_width=1))
     bar = progress.Progress(
         field("{task.description}"),
-        progress.BarColumn(),
-        field("{task.completed:.0f}/{task.total:.0f} steps"),
-        field("{task.fields[alive]} λ alive"),
-        field("best valid {task.fields[best]}"),
-        field("{task.fields[speed]} steps/s"),
-        progress.TimeElapsedColumn(),
-        field("left"),
-        progress.TimeRemainingColumn(),
+        progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        field("{task.completed:.0f}/{task.total:.0f}"),
+        field("{task.fields[alive]} λ left"),
+        field("valid {task.fields[best]}"),
+        field("{task.fields[speed]}/s"),
+        progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=Console(stderr=True),
+        expand=True,
     )
-    task = bar.add_task(f"{label}: compiling", total=steps, alive=penalties, best="-", speed="-")
+    task = bar.add_task("compiling", total=steps, alive=penalties, best="-", speed="-")
     return bar, task
