@@ -88,6 +88,7 @@ VARIANTS = {
     "orthogonal both sides": lambda: jr.orthogonal(0.5, double_sided=True),
     "scad weighted": lambda: jr.scad(0.5, weights=WEIGHTS),
     "simplex by rows": lambda: jr.simplex(axis=0),
+    "isotropic images": lambda: jr.total_variation(0.3, axis=(0, 1), isotropic=True),
     "slope of OSCAR": lambda: jr.slope(0.5, weights=jnp.linspace(1.0, 0.1, 12)),
 }
 
@@ -102,12 +103,15 @@ BINDING = {
 }
 ALL_BUT_BINDING = sorted(set(LAWS) - BINDING)
 
+# An iterative prox is as exact as its tolerance, and its least subgradient would take as long as it.
+ITERATED = {"tolerance": 1e-3, "skip": ("gradient_least_norm",)}
+
 # Parameters that suit a structure, how exact an iterative prox is, laws that cannot hold.
 OPTIONS: dict[str, dict] = {
     "hierarchical": {"params": {"layer": jnp.ones((4, 3)), "skip": jnp.ones((4, 2))}},
     "overlapping_group_lasso": {"shape": (4, 3)},  # two features apart, and one shared: 4 copies
-    # Its prox iterates to its tolerance, and its least subgradient would take as long as a prox.
-    "trend_filter": {"tolerance": 1e-3, "skip": ("gradient_least_norm",)},
+    "isotropic images": {"tolerance": 1e-3},
+    "trend_filter": ITERATED,
 }
 
 
@@ -130,6 +134,11 @@ def test_every_constructor_is_in_the_catalogue():
 def test_a_penalty_obeys_every_law(name):
     report = check_penalty(CATALOGUE[name](), max_examples=8, **OPTIONS.get(name, {}))
     assert {"jit_is_eager", "dtype_kept"} <= set(report.passed)
+
+
+def test_total_variation_of_images_obeys_every_law():
+    report = check_penalty(jr.total_variation(0.3, axis=(0, 1)), max_examples=8, **ITERATED)
+    assert {"prox_minimises", "prox_nonexpansive", "prox_differentiable"} <= set(report.passed)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -169,7 +178,29 @@ COMBINED_OPTIONS = {"a kink and a quadratic elsewhere": {"skip": ["gradient_leas
 
 @pytest.mark.parametrize("name", COMBINED)
 def test_a_combination_obeys_every_law(name):
-    check_penalty(COMBINED[name](), max_examples=5, **COMBINED_OPTIONS.get(name, {}))
+    report = check_penalty(COMBINED[name](), max_examples=5, **COMBINED_OPTIONS.get(name, {}))
+    assert ("moreau" in report.passed) == (name == "around"), "sums alone have no conjugate"
+
+
+def test_the_conjugate_around_a_centre_is_a_supremum():
+    """R*(y) + <y, center>; a leaf outside of the selection has no dual but 0."""
+    z = np.linspace(-20, 20, 400_001)
+    for inner, formula in [(jr.l2(2.0), z**2), (jr.huber(2.0, 0.5), None), (jr.l1(1.5), None)]:
+        formula = np.asarray(jax.vmap(inner)(jnp.float32(z))) if formula is None else formula
+        for y in (-1.0, 0.3):
+            expected = np.max((z + 0.7) * y - formula)
+            dual = {"w": jnp.array([y]), "b": jnp.zeros(2)}
+            for reg in (inner.on("w").around(0.7), inner.around({"w": 0.7, "b": -1.0})):
+                assert reg.conjugate(dual) == pytest.approx(expected, abs=1e-5)
+            outside = dual | {"b": jnp.array([0.0, 0.1])}
+            assert inner.on("w").around(0.7).conjugate(outside) == np.inf
+    assert jr.l1(1.0).around(0.7).conjugate(jnp.array([1.5])) == np.inf
+
+
+def test_no_penalty_has_no_dual_but_zero():
+    for nothing in (jr.Zero(), 0.0 * jr.l1(1.0), (0.0 * jr.l2(1.0)).around(2.0)):
+        assert nothing.conjugate({"w": jnp.zeros(2)}) == 0
+        assert nothing.conjugate({"w": jnp.array([0.0, -1e-6])}) == np.inf
 
 
 def test_zero_obeys_every_law():

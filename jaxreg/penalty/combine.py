@@ -67,6 +67,9 @@ class Zero(Penalty):
         del grad_at_zero
         return jnp.asarray(jnp.inf)
 
+    def conjugate(self, dual: PyTree) -> Array:
+        return _off_support(jax.tree.leaves(dual))
+
     def __repr__(self) -> str:
         return "Zero()"
 
@@ -125,8 +128,11 @@ class Scaled(_Wrapper):
         return self.penalty.lambda_max(grad_at_zero) / self.factor
 
     def conjugate(self, dual: PyTree) -> Array:
-        scaled = jax.tree.map(lambda d: d / self.factor, dual)
-        return jnp.asarray(self.factor) * self.penalty.conjugate(scaled)
+        # c * R*(d / c) for c > 0; at c = 0 there is no penalty.
+        c = jnp.asarray(self.factor)
+        scaled = jax.tree.map(lambda d: d / jnp.where(c > 0, c, 1), dual)
+        nothing = _off_support(jax.tree.leaves(dual))
+        return jnp.where(c > 0, c * self.penalty.conjugate(scaled), nothing)
 
     @property
     def label(self) -> str:
@@ -174,11 +180,9 @@ class On(_Wrapper):
         return self.penalty.lambda_max(_tree.partition(grad_at_zero, self.where.mask(grad_at_zero)))
 
     def conjugate(self, dual: PyTree) -> Array:
-        # Off the selection R is 0, whose conjugate is 0 at 0 and inf elsewhere.
         mask = self.where.mask(dual)
-        rest = [jnp.any(d != 0) for d, keep in zip(jax.tree.leaves(dual), mask) if not keep]
-        outside = functools.reduce(operator.or_, rest, jnp.zeros((), bool))
-        return jnp.where(outside, jnp.inf, self.penalty.conjugate(_tree.partition(dual, mask)))
+        rest = [d for d, keep in zip(jax.tree.leaves(dual), mask) if not keep]
+        return self.penalty.conjugate(_tree.partition(dual, mask)) + _off_support(rest)
 
     @property
     def label(self) -> str:
@@ -220,6 +224,12 @@ class Around(_Wrapper):
 
     def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
         return self.penalty.min_norm_subgradient(self._moved(params), grad)
+
+    def conjugate(self, dual: PyTree) -> Array:
+        """R*(dual) + <dual, center>; off the support any dual but 0 makes R* infinite."""
+        parts = zip(jax.tree.leaves(dual), self._centers(dual), self.support(dual))
+        shift = [jnp.sum(upcast(d) * c) for d, c, touched in parts if touched]
+        return functools.reduce(operator.add, shift, self.penalty.conjugate(dual))
 
     @property
     def label(self) -> str:
@@ -349,6 +359,12 @@ def _add_quadratics(a: Quadratic | None, b: Quadratic) -> Quadratic:
     mu = a.mu + b.mu
     pull = a.mu * a.center + b.mu * b.center
     return Quadratic(mu, pull / jnp.where(mu > 0, mu, 1))
+
+
+def _off_support(leaves: Sequence[Array]) -> Array:
+    """The conjugate of 0: 0 where all leaves are 0, and inf elsewhere."""
+    moved = [jnp.any(jnp.asarray(d) != 0) for d in leaves]
+    return jnp.where(functools.reduce(operator.or_, moved, jnp.zeros((), bool)), jnp.inf, 0.0)
 
 
 def _needs_brackets(penalty: Penalty) -> bool:
