@@ -253,8 +253,11 @@ def test_a_sum_without_a_closed_form_names_both_terms_the_leaf_and_the_remedy():
         "prox of a sum: l1.on(kernels) and group_lasso.on(path('dense/*')) both act on the leaf "
         "'dense/kernel', and the prox of such a sum has no closed form. Give them disjoint leaves"
     )
-    with pytest.raises(ValueError, match=re.escape(expected)):
+    with pytest.raises(ValueError, match=re.escape(expected)) as refused:
         reg.prox(PARAMS, 1.0)
+    remedy = "jaxreg.solve(penalty, params, step, method='dykstra'), an iterative answer."
+    assert str(refused.value).endswith(remedy)
+    assert jr.solve(reg, PARAMS, 1.0, method="dykstra").converged
     assert np.isfinite(reg(PARAMS))  # the value is fine
 
 

@@ -318,11 +318,16 @@ class Sum(Penalty):
         for term in others:
             for i, touched in enumerate(term.support(params)):
                 if touched and i in owner:
+                    iterate = (
+                        ", or call jaxreg.solve(penalty, params, step, method='dykstra'), an "
+                        "iterative answer"
+                    )
                     raise ValueError(
                         f"{what} of a sum: {owner[i].label} and {term.label} both act on the leaf "
                         f"{paths[i]!r}, and the {what} of such a sum has no closed form. Give them "
                         "disjoint leaves with .on(...), use a penalty that has both built in (such "
-                        "as elastic_net), or couple one of them by add_penalty_gradient."
+                        "as elastic_net), or couple one of them by add_penalty_gradient"
+                        f"{iterate if what == 'prox' else ''}."
                     )
                 if touched:
                     owner[i] = term
