@@ -7,6 +7,7 @@ the whole net: feature selection as in the lasso, for a model that is not linear
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from jaxreg._tree import PyTree
 from jaxreg.penalties._groups import group_norm
 from jaxreg.penalties._weighted import one_step
 from jaxreg.penalty import Penalty, static_field
+from jaxreg.prox._waterline import waterline
 from jaxreg.select import Selector, as_selector
 
 __all__ = ["hierarchical"]
@@ -32,6 +34,9 @@ class _Pair(NamedTuple):
     layer_at: int
     skip: Array
     layer: Array
+    slack: (
+        float  # both leaves were rounded after the prox: that neither breaks a bound nor leaves it
+    )
 
 
 class Hierarchical(Penalty):
@@ -50,12 +55,9 @@ class Hierarchical(Penalty):
     def __call__(self, params: PyTree) -> Array:
         pair = self._pair(params)
         size = group_norm(pair.skip, 1)
-        # Both leaves were rounded to their own dtype after the prox: that is no violation.
-        own = [_rounding(jax.tree.leaves(params)[i]) for i in (pair.skip_at, pair.layer_at)]
-        slack = 1 + max(4 * max(own), 512 * _rounding(size))
-        inside = jnp.all(jnp.abs(pair.layer) <= slack * jnp.asarray(self.M, size.dtype) * size)
+        reach = (1 + pair.slack) * jnp.asarray(self.M, size.dtype) * size
         value = jnp.asarray(self.lam, size.dtype) * jnp.sum(size)
-        return value + jnp.where(inside, 0, jnp.inf)
+        return value + jnp.where(jnp.all(jnp.abs(pair.layer) <= reach), 0, jnp.inf)
 
     def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
         pair, tree = self._pair(params), _tree.flatten(params)
@@ -72,10 +74,29 @@ class Hierarchical(Penalty):
             one_step(self.label, fit[0], tuple(range(1, fit[0].ndim)))
             rows = fit[0].reshape(-1, 1) if fit[0].ndim else fit[0]
             moved = prox.hierarchical(pair.skip, pair.layer, lam, M, steps=(rows, fit[1]))
-        values = list(tree.values)
-        for at, z in zip(pair[:2], moved):
-            values[at] = z.reshape(values[at].shape).astype(jnp.result_type(values[at]))
-        return tree.rebuild(values)
+        return _replaced(params, pair, moved)
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        """The least-norm element of grad + the regular (Frechet) subdifferential; inf outside the set.
+
+        It says more than the limiting one, which where a feature is 0 takes in the slopes of every way
+        out: a local minimiser has 0 here.
+        """
+        at, pull = self._pair(params), self._pair(grad)
+        lam, M = (jnp.asarray(v, at.skip.dtype) for v in (self.lam, self.M))
+        here = group_norm(at.skip, 1) > 0
+        rests = zip(_rest_inside(at, pull, lam, M), _rest_at_zero(pull, lam, M))
+        found = [jnp.where(here, inside, at_zero) for inside, at_zero in rests]
+        held = jnp.abs(at.layer) <= (1 + at.slack) * M * group_norm(at.skip, 1)
+        held = jnp.all(held, 1, keepdims=True)
+        return _replaced(grad, pull, [jnp.where(held, r, jnp.inf) for r in found])
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        """max_j |g_skip_j|_2 + M * |g_layer_j|_1: what a feature gains by the best way out of 0."""
+        pull = self._pair(grad_at_zero)
+        M = jnp.asarray(self.M, pull.skip.dtype)
+        gain = group_norm(pull.skip, 1) + M * jnp.sum(jnp.abs(pull.layer), 1, keepdims=True)
+        return jnp.max(gain, initial=0.0)
 
     def support(self, params: PyTree) -> list[bool]:
         pair = self._pair(params)
@@ -99,7 +120,8 @@ class Hierarchical(Penalty):
                 "and [features, units]."
             )
         rows = upcast(skip).reshape(shapes[0][0], -1)
-        return _Pair(at[0], at[1], rows, upcast(layer))
+        slack = max(4 * _rounding(skip), 4 * _rounding(layer), 512 * _rounding(rows))
+        return _Pair(at[0], at[1], rows, upcast(layer), slack)
 
     def _one(self, name: str, params: PyTree) -> int:
         rule = getattr(self, name)
@@ -113,6 +135,48 @@ class Hierarchical(Penalty):
                 f"hierarchical: `{name}` {rule!r} must select one leaf, and it selects {paths}."
             )
         return hits[0]
+
+
+def _rest_at_zero(pull: _Pair, lam: Array, M: Array) -> tuple[Array, Array]:
+    """What is left of the pull at features that are 0: it is less its projection on a dual ball.
+
+    A direction (b, W) may be taken if |W_k| <= M |b|, and then costs lam |b|, so (a, c) is a slope
+    where |a|_2 + M |c|_1 <= lam. Projecting cuts |g_skip| at a level and |g_layer| at M times it.
+    """
+    size = group_norm(pull.skip, 1)
+    levels = jnp.concatenate([size, M * jnp.abs(pull.layer)], 1)
+    weights = jnp.concatenate([jnp.ones_like(size), jnp.broadcast_to(M**2, pull.layer.shape)], 1)
+    level = waterline(levels, weights, lam, 0.0, 1)
+    cut = jnp.where(size > level, level / jnp.where(size > level, size, 1), 1)
+    return cut * pull.skip, jnp.clip(pull.layer, -M * level, M * level)
+
+
+def _rest_inside(at: _Pair, pull: _Pair, lam: Array, M: Array) -> tuple[Array, Array]:
+    """What is left of the pull at features that are not 0, less what the bounds they touch take up.
+
+    With s = skip / |skip|, the slopes are (lam s - M s sum_k mu_k, sign(W_k) mu_k), mu_k >= 0 where
+    |W_k| = M |skip| and 0 elsewhere. What is left along s is -tau, and mu_k = (c_k - M tau)+, with
+    c_k = -sign(W_k) g_k: a waterline, sum_k M (c_k - M tau)+ = tau + <g_skip, s> + lam.
+    """
+    size = group_norm(at.skip, 1)
+    unit = at.skip / jnp.where(size > 0, size, 1)
+    along = jnp.sum(unit * pull.skip, 1, keepdims=True)
+    sign, reach = jnp.sign(at.layer), M * size
+    bound = (jnp.abs(at.layer) >= (1 - at.slack) * reach) & (reach > 0)
+    push = jnp.where(bound, -M * sign * pull.layer, -jnp.inf)
+    tau = waterline(push, M**2, along + lam, 1.0, 1, floor=-jnp.inf)
+    left = jnp.where(bound, sign * jnp.maximum(sign * pull.layer, -M * tau), pull.layer)
+    # With M = 0 the layer is held at 0, whichever way it is pulled.
+    return pull.skip - (along + tau) * unit, jnp.where(M > 0, left, 0)
+
+
+def _replaced(tree: PyTree, pair: _Pair, found: Iterable[Array]) -> PyTree:
+    """`tree` with its two leaves replaced, in their shapes and dtypes."""
+    leaves = _tree.flatten(tree)
+    values = list(leaves.values)
+    for i, x in zip(pair[:2], found):
+        values[i] = x.reshape(jnp.shape(values[i])).astype(jnp.result_type(values[i]))
+    return leaves.rebuild(values)
 
 
 def _rounding(x: Any) -> float:
@@ -130,7 +194,7 @@ def hierarchical(
 
     It is a constraint, too, so use it through `proximal` (any rule with one step for all of a
     feature's skip weights); its gradient is that of the first term alone. It is not convex, the prox
-    is its global minimiser.
+    is its global minimiser; `subdiff_distance` is 0 at every local one, and inf outside the bounds.
 
     Args:
       lam: strength >= 0, a number.
@@ -150,6 +214,8 @@ def hierarchical(
     >>> params = {"layer": jnp.array([[3.0], [0.1]]), "skip": jnp.array([2.0, 0.1])}
     >>> jax.tree.map(lambda x: x.tolist(), reg.prox(params, 1.0))
     {'layer': [[2.0], [0.0]], 'skip': [2.0, 0.0]}
+    >>> reg.lambda_max(params).item()  # of the larger feature, |2| + M * |3|
+    5.0
     """
     rules = []
     for name, rule in (("skip", skip), ("layer", layer)):
