@@ -426,6 +426,36 @@ def test_bf16_leaves_are_summed_in_float32_and_rounded_once(name):
     assert (near == run(x.astype(jnp.float32))[1].astype(jnp.bfloat16)).all()
 
 
+def test_lambda_max_of_trend_filtering_is_the_least_box_that_holds_the_dual():
+    """D'u = -grad has one solution u if any, as D' has full column rank; a line has none."""
+    find = jax.jit(jr.trend_filter(1.0).lambda_max)
+    for x in X:
+        grad = x - ITERATED["trend_filter"][3](x)
+        u = np.linalg.lstsq(SECOND.T, -grad, rcond=None)[0]
+        lam = find(grad)
+        close(lam, np.abs(u).max(), rtol=1e-10)
+        for factor, stays in ((1.01, True), (0.99, False)):
+            near = moves("trend_filter", tolerance=1e-7)(factor * lam, -STEP * grad)[0]
+            assert (np.abs(near).max() < 1e-5) == stays
+        ramp = np.arange(N) - 2.5
+        # Each is seen by one of the last two sums, or by both.
+        for tilt in (x, np.ones(N), ramp, np.eye(N)[0] - N * np.eye(N)[-1]):
+            assert find(grad + 1e-3 * tilt) == np.inf
+    assert find(jnp.zeros(N)) == 0
+
+
+def test_lambda_max_of_trend_filtering_is_relative_to_the_strengths_of_lines():
+    grad = np.stack([x - ITERATED["trend_filter"][3](x) for x in X], 1)
+    alone = [float(jr.trend_filter(1.0).lambda_max(jnp.asarray(g))) for g in grad.T]
+    strengths = jnp.array([[1.0, 0.5, 2.0]])
+    found = jr.trend_filter(strengths, axis=0).lambda_max(jnp.asarray(grad))
+    close(found, np.max(np.array(alone) / strengths[0]), rtol=1e-12)
+    free = jr.trend_filter(strengths.at[0, 1].set(0), axis=0)
+    assert free.lambda_max(jnp.asarray(grad)) == np.inf
+    short = jr.trend_filter(1.0)
+    assert [float(short.lambda_max(jnp.ones(n))) for n in (0, 1, 2)] == [0, np.inf, np.inf]
+
+
 def test_order_zero_of_trend_filtering_is_total_variation():
     reg = jr.trend_filter(0.5, 0, axis=0)
     assert repr(reg) == repr(jr.total_variation(0.5, axis=0))

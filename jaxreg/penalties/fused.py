@@ -75,10 +75,7 @@ class TotalVariation(Weighted):
         # A constant costs nothing, so a gradient that does not sum to 0 cannot be held at 0.
         held = jnp.abs(rest) <= 8 * jnp.finfo(grad.dtype).eps * size
         edges = jnp.flip(jnp.broadcast_to(self.edges(grad), inner.shape), self.axis)
-        pull = jnp.abs(inner)
-        needed = jnp.where(edges > 0, pull / jnp.where(edges > 0, edges, 1), jnp.inf)
-        needed = jnp.max(jnp.where(pull > 0, needed, 0), initial=0.0)
-        return jnp.where(jnp.all(held), needed, jnp.inf)
+        return jnp.where(jnp.all(held), largest_need(inner, edges), jnp.inf)
 
     def fit_weights(self, weights: Any, x: Any, path: str) -> Array:
         weights, shape = jnp.asarray(weights, accumulator(x)), jnp.shape(x)
@@ -218,6 +215,13 @@ def fused_lasso(
         line_axis("fused_lasso", axis),
         l1_ratio=share("fused_lasso", "l1_ratio", l1_ratio, "0 (total variation) and 1 (lasso)"),
     )
+
+
+def largest_need(pull: Array, strength: Array) -> Array:
+    """max |pull| / strength: what `lam` must be at least; inf where no strength meets a pull."""
+    size = jnp.abs(pull)
+    needed = jnp.where(strength > 0, size / jnp.where(strength > 0, strength, 1), jnp.inf)
+    return jnp.max(jnp.where(size > 0, needed, 0), initial=0.0)
 
 
 def line_axis(owner: str, axis: Any) -> int:

@@ -34,9 +34,7 @@ class _Pair(NamedTuple):
     layer_at: int
     skip: Array
     layer: Array
-    slack: (
-        float  # both leaves were rounded after the prox: that neither breaks a bound nor leaves it
-    )
+    slack: float  # what rounding after the prox may do to a bound, relative
 
 
 class Hierarchical(Penalty):

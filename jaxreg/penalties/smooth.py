@@ -25,7 +25,7 @@ from jaxreg._tree import PyTree, safe_abs
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._common import optional
 from jaxreg.penalties._weighted import one_step, short
-from jaxreg.penalties.fused import TotalVariation, line_axis
+from jaxreg.penalties.fused import TotalVariation, largest_need, line_axis
 from jaxreg.penalty import Penalty, snake_name, static_field
 from jaxreg.prox import Iterated
 
@@ -135,6 +135,24 @@ class TrendFilter(IteratedPenalty):
     def leaf_value(self, x: Array) -> Array:
         lam = short("trend_filter", jnp.asarray(self.lam), (self.axis,))
         return jnp.sum(lam * safe_abs(jnp.diff(x, 2, self.axis)))
+
+    def leaf_lambda_max(self, grad: Array) -> Array:
+        """max |u| where D'u = -grad can be solved, D the second differences; inf elsewhere.
+
+        It can be where `grad` sums to 0 and against a ramp, too: the last two of its double sums are
+        taken as 0 if they are so up to 8 roundings of the double sums of |grad|.
+        """
+        lam = short("trend_filter", jnp.asarray(self.lam), (self.axis,))
+        inner, rest = self._double_sums(grad)
+        _, size = self._double_sums(jnp.abs(grad))
+        held = jnp.all(jnp.abs(rest) <= 8 * jnp.finfo(grad.dtype).eps * size)
+        return jnp.where(held, largest_need(inner, lam), jnp.inf)
+
+    def _double_sums(self, grad: Array) -> tuple[Array, Array]:
+        """The cumulative sums of the cumulative sums, split before the last two."""
+        sums = jnp.cumsum(jnp.cumsum(grad, self.axis), self.axis)
+        inner, rest = jnp.split(sums, [max(grad.shape[self.axis] - 2, 0)], self.axis)
+        return inner, rest
 
     def leaf_iterated(self, x: Array, step: Array) -> Iterated:
         step = one_step("trend_filter", step, (self.axis,))
