@@ -426,6 +426,31 @@ def test_bf16_leaves_are_summed_in_float32_and_rounded_once(name):
     assert (near == run(x.astype(jnp.float32))[1].astype(jnp.bfloat16)).all()
 
 
+def test_the_slope_left_of_trend_filtering_is_least_squares_in_a_box():
+    """Bends fix their multiplier, what is straight has one in [-lam, lam]."""
+    make = functools.partial(jr.trend_filter, LAM, max_steps=5000)
+    found = {t: jax.jit(make(tolerance=t).min_norm_subgradient) for t in (1e-2, 1e-8)}
+    kinked = np.array([[0, 1, 2, 3, 2, 1], [1, 1, 1, 1, 1, 1], [0, 2, 0, 0, 0, 0], X[0]]) / 3.0
+    for x in kinked:
+        bends = np.sign((SECOND @ x).round(12))
+        for grad in X:
+            fixed = grad + LAM * SECOND.T @ bends
+            expected = in_a_box(SECOND, fixed, np.where(bends == 0, LAM, 0), 1.0)
+            for tolerance, rest in found.items():
+                error = np.linalg.norm(rest(x, grad) - expected)
+                assert error <= (tolerance + 1e-7) * np.linalg.norm(fixed)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e-6), (np.float32, 1e-3)])
+def test_the_certificate_of_trend_filtering_is_small_at_the_prox_alone(dtype, size):
+    reg = jr.trend_filter(LAM, tolerance=1e-8 if dtype == np.float64 else 1e-4, max_steps=5000)
+    for x in X.astype(dtype):
+        near = reg.prox(jnp.asarray(x), STEP)
+        assert reg.subdiff_distance(near, (near - x) / STEP) <= size
+        aside = near + np.asarray(0.1, dtype)
+        assert reg.subdiff_distance(aside, (aside - x) / STEP) >= 0.1 * np.sqrt(N) / STEP - size
+
+
 def test_lambda_max_of_trend_filtering_is_the_least_box_that_holds_the_dual():
     """D'u = -grad has one solution u if any, as D' has full column rank; a line has none."""
     find = jax.jit(jr.trend_filter(1.0).lambda_max)
@@ -497,7 +522,7 @@ REFUSALS = {
     "a tolerance that is text": (lambda: jr.total_variation(1.0, axis=(0, 1), tolerance="low"), ValueError, "total_variation: `tolerance` must be a number > 0, got 'low'"),
     "no steps": (lambda: jr.total_variation(1.0, axis=(0, 1), max_steps=0), ValueError, "total_variation: `max_steps` must be an integer >= 1, got 0"),
     "half a step": (lambda: jr.trend_filter(1.0, max_steps=1.5), ValueError, r"trend_filter: `max_steps` must be an integer >= 1, got 1\.5"),
-    "no certificate, trend": (lambda: jr.trend_filter(1.0).subdiff_distance(W, W), ValueError, "trend_filter: the subdifferential has no closed form"),
+    "no certificate, image": (lambda: jr.total_variation(1.0, axis=(0, 1)).subdiff_distance(W, W), ValueError, "total_variation: the subdifferential has no closed form"),
     "no lambda_max, image": (lambda: jr.total_variation(1.0, axis=(0, 1)).lambda_max(W), ValueError, "total_variation: lambda_max has no closed form"),
     "no conjugate": (lambda: jr.total_variation(1.0).conjugate(W), ValueError, "total_variation: the conjugate has no closed form"),
     "integers, the operator": (lambda: prox.total_variation(jnp.arange(3), 1.0), TypeError, "total_variation: `x` must be a floating array"),

@@ -45,7 +45,10 @@ class IteratedPenalty(LeafPenalty):
         """The prox of one leaf with its residual."""
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
-        found = self.leaf_iterated(x, step)
+        return self._told(self.leaf_iterated(x, step))
+
+    def _told(self, found: Iterated) -> Array:
+        """The value, with a warning at run time where it missed the tolerance."""
         worst = lax.stop_gradient(jnp.max(found.residual, initial=0))
         complain = functools.partial(_complain, self.label, self.tolerance)
         # Only where it is needed: a callback costs more than a step. NaN parameters warn elsewhere.
@@ -135,6 +138,22 @@ class TrendFilter(IteratedPenalty):
     def leaf_value(self, x: Array) -> Array:
         lam = short("trend_filter", jnp.asarray(self.lam), (self.axis,))
         return jnp.sum(lam * safe_abs(jnp.diff(x, 2, self.axis)))
+
+    def leaf_subgradient(self, x: Array, grad: Array) -> Array:
+        """Where `x` bends the slope is fixed; where not, the best one is the dual of a prox.
+
+        That prox iterates, to `tolerance` times the norm of grad + the fixed slopes. A bend within 8
+        roundings of the largest entry of its line is none; bf16 leaves are taken as they are rounded.
+        """
+        lam, axis = short("trend_filter", jnp.asarray(self.lam), (self.axis,)), self.axis % x.ndim
+        bends = jnp.diff(x, 2, axis)
+        size = jnp.max(jnp.abs(x), axis, keepdims=True, initial=0)
+        free = jnp.abs(bends) > 8 * jnp.finfo(x.dtype).eps * size
+        fixed = jnp.where(free, lam * jnp.sign(bends), 0)
+        ends = [(2 * (a == axis), 2 * (a == axis)) for a in range(x.ndim)]
+        fixed = grad + jnp.diff(jnp.pad(fixed, ends), 2, axis) if bends.size else grad
+        limits = {"tolerance": self.tolerance, "max_steps": self.max_steps}
+        return self._told(prox.trend_filter(fixed, lam, axis, free=free, **limits))
 
     def leaf_lambda_max(self, grad: Array) -> Array:
         """max |u| where D'u = -grad can be solved, D the second differences; inf elsewhere.
@@ -231,7 +250,8 @@ def trend_filter(
 
     The prox iterates until a bound on its relative error is within `tolerance`; where it is not
     after `max_steps`, `prox` gives a RuntimeWarning. `penalty.prox_with_residual(params, step)`
-    returns the bounds beside the values.
+    returns the bounds beside the values. `subdiff_distance` iterates likewise, to `tolerance` times
+    the norm of the gradient plus the slopes that the kinks fix.
 
     Args:
       lam: strength >= 0: a scalar, a prefix pytree (per layer), or an array of size 1 on `axis` (one

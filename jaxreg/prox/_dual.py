@@ -93,22 +93,26 @@ class Trend(NamedTuple):
     """Trend filtering as total variation of the slopes: min |z - signal|^2 / 2 + level tv(a), a = Dz.
 
     ADMM with rho = 3 level. State: the slopes a, the scaled multipliers v, and z. The last axis runs
-    along the signal, whose regression line is 0.
+    along the signal, whose regression line is 0. `level` is one per signal, or one per bend.
     """
 
     signal: Array
     level: Array
 
     @classmethod
-    def of(cls, signal: Array, level: Array) -> Trend:
-        """With a level that makes a straight line cut down to a smaller one that does, too."""
+    def of(cls, signal: Array, level: Array, free: Array) -> Trend:
+        """Level 0 at `free` bends; where none is, what makes a straight line is cut to less that does."""
         u = jnp.cumsum(jnp.cumsum(lax.stop_gradient(signal), -1), -1)
         straight = jnp.max(jnp.abs(u), -1, keepdims=True, initial=0)
-        return cls(signal, jnp.minimum(level, 2 * straight))
+        cut = jnp.minimum(level, 2 * straight)
+        return cls(
+            signal, jnp.where(jnp.any(free, -1, keepdims=True), jnp.where(free, 0, level), cut)
+        )
 
     @property
     def rho(self) -> Array:
-        return jnp.where(self.level > 0, 3 * self.level, 1)
+        level = jnp.max(self.level, -1, keepdims=True, initial=0)
+        return jnp.where(level > 0, 3 * level, 1)
 
     def step(self, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         a, v, _ = state
@@ -128,8 +132,9 @@ class Trend(NamedTuple):
         a, v, _ = state
         v = self.rho * v
         u = jnp.cumsum(v, -1)[..., :-1]
-        longest = jnp.max(jnp.abs(u), -1, keepdims=True, initial=0)
-        inside = jnp.minimum(1, self.level / jnp.where(longest > 0, longest, 1))
+        # Where the level is 0, so is u, up to rounding.
+        over = jnp.where(self.level > 0, jnp.abs(u) / jnp.where(self.level > 0, self.level, 1), 0)
+        inside = 1 / jnp.maximum(1, jnp.max(over, -1, keepdims=True, initial=0))
         bends = jnp.diff(a)
         off = self.primal(state) - self.signal - inside * _backward(v)
         gap = jnp.sum(self.level * jnp.abs(bends) - inside * u * bends, -1, keepdims=True)

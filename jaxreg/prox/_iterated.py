@@ -55,23 +55,23 @@ def iterate(
     return lax.while_loop(unfinished, step, (start, bound(start), jnp.zeros((), jnp.int32)))
 
 
-def differentiable(solve: Callable[[Array, Array], Iterated]) -> Callable[..., Iterated]:
-    """`solve(x, threshold)` with both derivatives, forward and backward, of its value.
+def differentiable(solve: Callable[..., Iterated]) -> Callable[..., Iterated]:
+    """`solve(x, threshold, *masks)` with both derivatives, forward and backward, of its value.
 
     They are as accurate as the iterate: more steps make them better, as they do the value. Second
     derivatives are taken as 0, which they are where the prox is piecewise linear.
     """
 
     @jax.custom_jvp
-    def solved(x: Array, t: Array) -> Iterated:
-        return solve(x, t)
+    def solved(x: Array, t: Array, *masks: Array) -> Iterated:
+        return solve(x, t, *masks)
 
     @solved.defjvp
     def _tangents(primals, tangents):
-        (x, t), (dx, dt) = primals, tangents
+        (x, t, *masks), (dx, dt) = primals, tangents[:2]
 
         def at(x: Array) -> tuple[Array, Iterated]:
-            found = solve(x, t)
+            found = solve(x, t, *masks)
             return found.value, found
 
         def jacobian(v: Array) -> Array:

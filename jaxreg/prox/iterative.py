@@ -90,6 +90,7 @@ def trend_filter(
     threshold: ArrayLike,
     axis: int = -1,
     *,
+    free: ArrayLike = False,
     tolerance: float = 1e-3,
     max_steps: int = 1000,
 ) -> Iterated:
@@ -102,6 +103,7 @@ def trend_filter(
       x: floating; every line along `axis` is a signal of its own.
       threshold: scalar, or broadcastable to `x` with size 1 on `axis`, >= 0. Units of `x`.
       axis: the axis that neighbours are taken along.
+      free: bool, broadcastable to the second differences: bends that cost nothing.
       tolerance: stop when the bound on the relative error is below it; float32 sees it fall to 1e-4.
       max_steps: stop then in any case; `residual` says where it got.
 
@@ -124,17 +126,19 @@ def trend_filter(
     t = jnp.moveaxis(t, axis, -1)
     if y.shape[-1] < 3:
         return Iterated(x, jnp.zeros(y.shape[:-1], y.dtype), jnp.zeros((), jnp.int32))
-    found = _trend(y, t, float(tolerance), max_steps)
+    free = jnp.asarray(free)
+    free = jnp.moveaxis(free, axis, -1) if free.ndim else free[None]
+    found = _trend(y, t, free, float(tolerance), max_steps)
     return found._replace(value=jnp.moveaxis(found.value, -1, axis).astype(x.dtype))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _trend(y: Array, t: Array, tolerance: float, max_steps: int) -> Iterated:
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _trend(y: Array, t: Array, free: Array, tolerance: float, max_steps: int) -> Iterated:
     """Trend filtering along the last axis, in the dtype of sums."""
 
-    def solve(y: Array, t: Array) -> Iterated:
+    def solve(y: Array, t: Array, free: Array) -> Iterated:
         line, scale, size = _standard(y, regression_line(y), (-1,))
-        trend = Trend.of((y - line) / scale, t / scale)
+        trend = Trend.of((y - line) / scale, t / scale, free)
         zero = jnp.zeros_like(y[..., 1:])
         start = (zero, zero, jnp.zeros_like(y))
         state, residual, n = iterate(
@@ -143,7 +147,7 @@ def _trend(y: Array, t: Array, tolerance: float, max_steps: int) -> Iterated:
         value = jnp.where(t > 0, line + scale * trend.primal(state), y)
         return Iterated(value, jnp.squeeze(residual, -1), n)
 
-    return differentiable(jax.jit(solve))(y, t)
+    return differentiable(jax.jit(solve))(y, t, free)
 
 
 def _reduced(x: Array, axes: tuple[int, ...]) -> tuple[int, ...]:
