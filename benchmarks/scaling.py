@@ -51,7 +51,9 @@ from _models import MODELS, make_task
 MODEL = "mlp"
 LADDER, PINNED = (1, 2, 4, 8, 16, 32, 64, 128), (2, 3, 5, 8, 32)
 LEAST = 1.7  # two cores over one
-TOLERANCE = 1e-3  # of a loss, relative
+# (median, largest) of the losses, relative: as in sweep.py, since other cores mean other chunks, in
+# which sums are taken in another order.
+TOLERANCE = (1e-4, 2e-3)
 
 
 # --- the worker's side ----------------------------------------------------------------------------
@@ -148,10 +150,12 @@ def check(answers: dict[Key, Any]) -> None:
             ("on other cores", right[n_lams], np.array(answer)),
             ("at another K", first, np.array(answer)[0]),
         ):
-            far = np.max(np.abs(got - expected) / np.abs(expected))
-            if not far <= TOLERANCE:
+            off = np.abs(got - expected) / np.abs(expected)
+            far = float(np.median(off)), float(np.max(off))
+            if not all(f <= most for f, most in zip(far, TOLERANCE)):
                 refuse(
-                    f"K = {n_lams} on {n_cores} cores: the losses are {far:.1e} from those {what}."
+                    f"K = {n_lams} on {n_cores} cores: the losses are {far[0]:.1e} in the median and "
+                    f"{far[1]:.1e} at most from those {what}."
                 )
 
 
