@@ -11,6 +11,9 @@ using the machine, so that their runs can be interleaved. Two tables:
     one core / all cores     how many times faster all cores are, for K = 2, 3, 5, 8, 32. Bound: 1.7 for
                              two cores.
 
+Lanes run one by one on each core (chunk=1): the library would choose other chunks for other K and other
+cores, in which sums are taken in another order, and the losses could not be compared.
+
 Before any time is printed: pinned and unpinned runs have the same losses, and the lam that all K have
 in common (the smallest) has the same losses at each K. On an accelerator the peak is that of its own
 allocator, and there is no second table. Peak memory of a CPU needs Linux; elsewhere it is missing.
@@ -51,9 +54,7 @@ from _models import MODELS, make_task
 MODEL = "mlp"
 LADDER, PINNED = (1, 2, 4, 8, 16, 32, 64, 128), (2, 3, 5, 8, 32)
 LEAST = 1.7  # two cores over one
-# (median, largest) of the losses, relative: as in sweep.py, since other cores mean other chunks, in
-# which sums are taken in another order.
-TOLERANCE = (1e-4, 2e-3)
+TOLERANCE = 1e-3  # of a loss, relative
 
 
 # --- the worker's side ----------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def work(n_cores: int, steps: int) -> None:
     for line in sys.stdin:
         what, n_lams = json.loads(line)
         if n_lams not in sweeps:
-            sweeps[n_lams] = library(make_task(MODELS[MODEL], n_lams, steps))
+            sweeps[n_lams] = library(make_task(MODELS[MODEL], n_lams, steps), chunk=1)
         run = sweeps[n_lams]
         say(run().tolist() if what == "losses" else peak(run))
 
@@ -150,12 +151,10 @@ def check(answers: dict[Key, Any]) -> None:
             ("on other cores", right[n_lams], np.array(answer)),
             ("at another K", first, np.array(answer)[0]),
         ):
-            off = np.abs(got - expected) / np.abs(expected)
-            far = float(np.median(off)), float(np.max(off))
-            if not all(f <= most for f, most in zip(far, TOLERANCE)):
+            far = np.max(np.abs(got - expected) / np.abs(expected))
+            if not far <= TOLERANCE:
                 refuse(
-                    f"K = {n_lams} on {n_cores} cores: the losses are {far[0]:.1e} in the median and "
-                    f"{far[1]:.1e} at most from those {what}."
+                    f"K = {n_lams} on {n_cores} cores: the losses are {far:.1e} from those {what}."
                 )
 
 
