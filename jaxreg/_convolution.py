@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-__all__ = ["canonical_convolutions", "needs_rewrite"]
+__all__ = ["canonical_convolutions", "has_convolution", "needs_rewrite"]
 
 
 def canonical_convolutions(fn: Callable) -> Callable:
@@ -28,7 +28,7 @@ def canonical_convolutions(fn: Callable) -> Callable:
     @functools.wraps(fn)
     def call(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-        rewrite = _has_convolution(closed.jaxpr) and needs_rewrite()
+        rewrite = has_convolution(closed.jaxpr) and needs_rewrite()
         run = functools.partial(_run, closed) if rewrite else core.jaxpr_as_fun(closed)
         flat = run(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), flat)
@@ -101,17 +101,18 @@ def _jaxprs(value: Any) -> list:
     return [j for v in value for j in _jaxprs(v)] if isinstance(value, (tuple, list)) else []
 
 
-def _has_convolution(jaxpr: Any) -> bool:
+def has_convolution(jaxpr: Any) -> bool:
+    """Whether there is a convolution in a jaxpr, however deep."""
     return any(
         eqn.primitive.name == "conv_general_dilated"
-        or any(_has_convolution(j) for v in eqn.params.values() for j in _jaxprs(v))
+        or any(has_convolution(j) for v in eqn.params.values() for j in _jaxprs(v))
         for eqn in jaxpr.eqns
     )
 
 
 def _rewritten(value: Any) -> Any:
     """A parameter with the jaxprs in it rewritten, in the form it came in."""
-    if not any(_has_convolution(j) for j in _jaxprs(value)):
+    if not any(has_convolution(j) for j in _jaxprs(value)):
         return value
     if isinstance(value, (tuple, list)):
         return type(value)(_rewritten(v) for v in value)

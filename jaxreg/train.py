@@ -127,6 +127,14 @@ class Trainer:
         self, state: TrainState, penalty: Penalty, batch: tuple, key: Array | None = None
     ) -> tuple[TrainState, Array]:
         """One update; returns the new state and the data loss before it (never the penalised one)."""
+        loss = self.loss_of(state, batch, key)
+        (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = self.optimizer(penalty).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, model_state), value
+
+    def loss_of(self, state: TrainState, batch: tuple, key: Array | None = None) -> Callable:
+        """The data loss of a batch as params -> (loss, new model state), whatever kind of loss it is."""
         extra = {"key": key} if self.stochastic else {}
 
         def loss(params):
@@ -134,10 +142,7 @@ class Trainer:
                 return self.loss(params, state.model_state, *batch, **extra)
             return self.loss(params, *batch, **extra), None
 
-        (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = self.optimizer(penalty).update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, model_state), value
+        return loss
 
     def evaluate(self, state: TrainState, data: tuple, weights: ArrayLike | None = None) -> dict:
         """Weighted means over the rows of `data` of the evaluation loss and every metric.

@@ -11,9 +11,9 @@ from jaxreg.sweeps.halving import Halving, stages, survivors
 from jaxreg.sweeps.layout import Layout, check_mesh, narrower, packed, plan
 
 
-def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, size=1000):
+def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, widest=32):
     monkeypatch.setattr(layout.os, "sched_getaffinity", lambda _: set(range(cores)))
-    return plan(stages(n, 100, halving), pairs, chunk, None, size)
+    return plan(stages(n, 100, halving), pairs, chunk, None, widest)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4])
@@ -43,9 +43,9 @@ def test_the_chunk_suits_what_halving_leaves(monkeypatch):
     assert halved.chunk in (1, 2, 4, 8)
 
 
-def test_lanes_that_together_leave_the_cache_run_in_smaller_chunks(monkeypatch):
-    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, size=2**19).chunk == 4
-    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, size=2**30).chunk == 1
+def test_no_block_is_wider_than_suits_the_model(monkeypatch):
+    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, widest=4).chunk == 4
+    assert planned(32, 5, cores=2, monkeypatch=monkeypatch, widest=1).chunk == 1
 
 
 def test_a_layout_says_what_it_is(monkeypatch):

@@ -1,7 +1,7 @@
 """How the lanes of a sweep lie on the machine, chosen from what was measured and what fits.
 
 On a CPU a small program runs on one core, and a few vmapped lanes are as fast as many: blocks of one
-row of up to eight lanes, handed out to as many threads as there are cores. On an accelerator, and on
+row of a few lanes, handed out to as many threads as there are cores. On an accelerator, and on
 a mesh of devices, everything at once. The widest layout whose compiled program fits into memory is
 taken; how much it takes XLA says itself.
 """
@@ -18,9 +18,6 @@ from jax.sharding import AxisType, Mesh
 
 __all__ = ["Layout", "check_mesh", "default_mesh", "memory_limit", "narrower", "packed", "plan"]
 
-# Lanes vmapped together on a CPU. More were measured no faster, nor are lanes whose states together
-# leave a core's cache: nets of 26,000 weights train fastest by eights, of 200,000 one by one.
-_WIDEST, _CACHE = 32, 3 * 2**20
 # The share of a device's memory that a sweep may fill.
 _SHARE = 0.9
 
@@ -54,7 +51,7 @@ def plan(
     n_pairs: int,
     chunk: int | None,
     mesh: Mesh | None,
-    lane_bytes: int,
+    widest: int,
 ) -> Layout:
     """The layout for this machine.
 
@@ -63,7 +60,7 @@ def plan(
       n_pairs: how many (fold, seed) there are.
       chunk: lanes vmapped together, if the user says so.
       mesh: the devices to spread over, if there are several.
-      lane_bytes: what the parameters and the optimizer's state of a lane take.
+      widest: the most lanes that a block on a CPU should have.
 
     Raises:
       ValueError: `chunk` is out of range, or the mesh has more devices than there are lanes.
@@ -87,7 +84,7 @@ def plan(
         return Layout(chunk or n, None, 1, 1, asked or "an accelerator", given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     streams = cores or 1
-    widths = range(1, max(1, min(_WIDEST, n, _CACHE // max(lane_bytes, 1))) + 1)
+    widths = range(1, min(widest, n) + 1)
     wide = chunk or min(widths, key=lambda c: _time(stages, n_pairs, c, streams))
     blocks = n_pairs * -(-n // wide)
     return Layout(

@@ -24,7 +24,7 @@ from jaxreg.sweeps.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.layout import Layout, memory_limit, narrower, packed
 from jaxreg.sweeps.program import LaneState, Log, Rows, Setting, Shared, programs
 
-__all__ = ["Population", "bytes_of"]
+__all__ = ["Population"]
 
 
 class Block(NamedTuple):
@@ -161,7 +161,9 @@ class Population:
             places = self._places(layout)
             rows = self._rows(places[0][0])
             self._shapes = self._programs.start.compiled(rows, self._shared).shapes
-            state = bytes_of(self._shapes) * len(places) // layout.devices + bytes_of(self._shared)
+            state = _bytes_of(self._shapes) * len(places) // layout.devices + _bytes_of(
+                self._shared
+            )
             legs = self._everywhere((np.int32(0), np.int32(0)))
             advance = self._programs.advance.compiled(self._shapes, rows, self._shared, *legs)
             scratch = layout.streams * advance.scratch
@@ -245,6 +247,6 @@ def _filled(lanes: np.ndarray, real: np.ndarray, rows: int) -> tuple[np.ndarray,
     return lanes, np.pad(real, ((0, missing), (0, 0)))
 
 
-def bytes_of(tree: PyTree) -> int:
+def _bytes_of(tree: PyTree) -> int:
     """What the arrays of a tree take, or what those of its shapes would."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -27,9 +27,10 @@ from jaxreg.sweeps.folds import make_folds
 from jaxreg.sweeps.grid import Grid
 from jaxreg.sweeps.halving import Halving, stages
 from jaxreg.sweeps.layout import check_mesh, default_mesh, plan
-from jaxreg.sweeps.population import Population, bytes_of
+from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Setting, Shared
 from jaxreg.sweeps.progress import Progress
+from jaxreg.sweeps.widest import widest
 from jaxreg.train import Trainer, check_batch, check_data
 
 __all__ = ["Interrupted", "sweep"]
@@ -138,15 +139,17 @@ def sweep(
     start = trainer.check(grid[len(grid) - 1], key)
     agenda = _agenda(steps, evals, halving, len(grid))
     n_pairs = len(table.rows) * seeds
-    layout = plan(stages(len(grid), steps, halving), n_pairs, chunk, mesh, bytes_of(start))
-
     together = data if validation is None else jax.tree.map(_rows_after, data, tuple(validation))
+    together = jax.tree.map(jnp.asarray, tuple(together))
+    lanes = widest(trainer, start, together, batch_size or table.fewest, key)
+    layout = plan(stages(len(grid), steps, halving), n_pairs, chunk, mesh, lanes)
+
     setting = Setting(
         trainer, batch_size, _ahead(agenda, table.fewest, batch_size), table.fewest,
         patience is not None, mesh, shard_params,
     )  # fmt: skip
     shared = Shared(
-        jax.tree.map(jnp.asarray, tuple(together)), jax.tree.map(jnp.asarray, table), key,
+        together, jax.tree.map(jnp.asarray, table), key,
         jnp.asarray(agenda.times, jnp.int32), jnp.asarray(patience or 0, jnp.int32),
     )  # fmt: skip
     store = None
