@@ -30,7 +30,7 @@ from jaxreg.penalties._constraint import Axis, Grouped, whole
 from jaxreg.penalties._groups import checked_axis
 from jaxreg.penalties.bounds import Interval
 from jaxreg.penalty import Penalty
-from jaxreg.prox._common import scaled_norm
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._waterline import waterline
 
 __all__ = ["cardinality", "l1_ball", "l2_ball", "linf_ball", "max_norm", "simplex", "unit_norm"]

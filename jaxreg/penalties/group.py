@@ -38,17 +38,23 @@ class GroupLasso(Grouped):
             return self.strengths(x) * jnp.asarray(inside.size_in(x.shape) ** 0.5, x.dtype)
         return self.strengths(x) * math.sqrt(math.prod(x.shape[a] for a in inside))
 
+    def entries(self) -> Array | None:
+        """The strength of each entry's |theta|, if it has one."""
+        return None
+
     def leaf_value(self, x: Array) -> Array:
         return self.per_group(group_norm(x, self.members(x)), self.reach(x))
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
-        inside = self.members(x)
+        inside, entries = self.members(x), self.entries()
+        entries = None if entries is None else step * entries
         # A step that is one number per group leaves the closed form intact.
         whole = not isinstance(inside, Labels) and all(
             step.shape[a] == 1 for a in inside[: step.ndim]
         )
         if step.ndim == 0 or whole:
-            return prox.group_soft_threshold(x, step * self.reach(x), inside)
+            return prox.group_soft_threshold(x, step * self.reach(x), inside, entries=entries)
+        x = x if entries is None else prox.soft_threshold(x, entries)
         return prox.group_soft_threshold_metric(x, step, self.reach(x), inside)
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
@@ -72,7 +78,6 @@ class SparseGroupLasso(GroupLasso):
     l1_weights: ArrayLike | PyTree = dataclasses.field(default=None, kw_only=True)
 
     def entries(self) -> Array:
-        """The strength of each entry's |theta|."""
         scale = jnp.asarray(self.lam) * self._ratio()
         return scale if self.l1_weights is None else scale * jnp.asarray(self.l1_weights)
 
@@ -83,9 +88,6 @@ class SparseGroupLasso(GroupLasso):
         norms = group_norm(x, self.members(x))
         reach = jnp.broadcast_to(self.reach(x), norms.shape)
         return self.per_group(norms, reach) + jnp.sum(self.entries() * safe_abs(x))
-
-    def leaf_prox(self, x: Array, step: Array) -> Array:
-        return super().leaf_prox(prox.soft_threshold(x, step * self.entries()), step)
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
         # First the |.| of the entries at 0, then the norms of the groups at 0: as in the prox.

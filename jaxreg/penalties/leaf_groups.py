@@ -23,7 +23,7 @@ from jaxreg import _tree, prox
 from jaxreg._check import check_step, fitted, kind, shown, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, static_field
-from jaxreg.prox._common import scaled_norm
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.select import Selector, as_selector
 
 __all__ = ["LeafGroups", "leaf_groups_of", "names_leaves"]

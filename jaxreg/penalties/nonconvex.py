@@ -20,7 +20,7 @@ from jaxreg._tree import PyTree, safe_abs
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.penalties._common import optional, placed, share
 from jaxreg.penalty import Penalty, snake_name
-from jaxreg.prox._common import scaled_norm
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._roots import two_thirds_power
 
 __all__ = ["l0", "l1_minus_l2", "l_half", "l_two_thirds", "log_sum"]

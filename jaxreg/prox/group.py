@@ -6,14 +6,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxreg.prox._common import floating, scale, scaled_norm
+from jaxreg.prox._common import floating
 from jaxreg.prox._groups import Axes, largest, spread, total
+from jaxreg.prox._norm import scale, scaled_norm
+from jaxreg.prox.elementwise import soft_threshold
 
 __all__ = ["group_soft_threshold", "group_soft_threshold_metric"]
 
 
-def group_soft_threshold(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) -> Array:
+def group_soft_threshold(
+    x: ArrayLike, threshold: ArrayLike, axis: Axes = None, *, entries: ArrayLike | None = None
+) -> Array:
     """Shrink each group's Euclidean norm: x * max(1 - threshold / |x|_2, 0).
+
+    With `entries`, of what soft-thresholding each entry by it leaves: the prox of entries * |x|_1 +
+    threshold * |x|_2.
 
     Args:
       x: any shape, floating.
@@ -21,6 +28,7 @@ def group_soft_threshold(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) 
         Units of `x`.
       axis: the axes a group extends over; None makes all of `x` one group. Groups of unequal size
         are given as `Labels`.
+      entries: a threshold for each entry, >= 0, broadcastable to `x`. Units of `x`.
 
     Returns:
       Array of the shape and dtype of `x`; a group with norm <= threshold is exactly 0.
@@ -28,18 +36,20 @@ def group_soft_threshold(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) 
     Raises:
       TypeError: `x` is not floating.
 
-    Source: Parikh & Boyd (2014), section 6.5.1.
+    Source: Parikh & Boyd (2014), section 6.5.1; with `entries` Simon, Friedman, Hastie & Tibshirani
+    (2013), section 2.3.
     >>> group_soft_threshold(jnp.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, axis=1).tolist()
     [[2.4..., 3.2...], [0.0, 0.0]]
     """
     x = floating("group_soft_threshold", x)
-    size = scaled_norm(x, axis)
+    size = scaled_norm(x, axis, entries)
+    left = x if entries is None else soft_threshold(x, entries)
     # In units of the norm itself: the derivative of a quotient squares what it divides by.
     unit = lax.stop_gradient(jnp.where((size > 0) & jnp.isfinite(size), size, 1))
     ratio = size / unit
     # A zero group divides by one instead of zero: 0/0 would make it NaN at threshold 0.
     factor = jnp.maximum(ratio - threshold / unit, 0) / jnp.where(ratio == 0, 1, ratio)
-    return (x * spread(factor, axis, x)).astype(x.dtype)
+    return (left * spread(factor, axis, x)).astype(x.dtype)
 
 
 def group_soft_threshold_metric(

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg.prox._common import floating, scaled_norm, wide
+from jaxreg.prox._common import floating, wide
 from jaxreg.prox._groups import Axes, largest, spread
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._waterline import waterline
 from jaxreg.prox.elementwise import soft_threshold
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from jaxreg.prox._common import floating, scaled_norm
+from jaxreg.prox._common import floating
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._roots import inverse_cube_root, inverse_root
 from jaxreg.prox.elementwise import soft_threshold
 
@@ -198,7 +199,7 @@ def _beyond(
     edge = cut(unit)
     dead = (size <= edge) & (t > 0)
     idle = dead | ((t == 0) & (size < jnp.finfo(size.dtype).tiny ** 0.3))
-    return dead, t / unit, jnp.where(idle, 1, size / edge)
+    return dead, t / unit, jnp.where(idle, 1, size * (1 / edge))
 
 
 def l0(x: ArrayLike, threshold: ArrayLike) -> Array:
@@ -254,7 +255,7 @@ def l1_minus_l2(x: ArrayLike, threshold: ArrayLike, l2_ratio: ArrayLike = 1.0) -
         return x
     t, ratio = jnp.asarray(threshold), jnp.asarray(l2_ratio)
     # That it is not 0 says that an entry exceeds the threshold, without a pass for the largest.
-    norm = scaled_norm(soft_threshold(x, t), None)
+    norm = scaled_norm(x, None, t)
 
     def dense() -> Array:
         shrunk = soft_threshold(x, t)

@@ -18,7 +18,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 from optax import projections
 
-from jaxreg.prox._common import floating, scaled_norm, wide
+from jaxreg.prox._common import floating, wide
+from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._waterline import waterline
 from jaxreg.prox.group import group_soft_threshold_metric
 
