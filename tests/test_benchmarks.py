@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.formulas
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 if not FOLDER.exists():
     pytest.skip("the benchmarks are not part of this copy", allow_module_level=True)

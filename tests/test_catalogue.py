@@ -141,6 +141,7 @@ def test_total_variation_of_images_obeys_every_law():
     assert {"prox_minimises", "prox_nonexpansive", "prox_differentiable"} <= set(report.passed)
 
 
+@pytest.mark.formulas
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_obeys_the_binding_laws(name):
     options = {"skip": ALL_BUT_BINDING, "max_examples": 5} | OPTIONS.get(name, {})

@@ -16,6 +16,8 @@ from optax import projections
 import jaxreg as jr
 from jaxreg import prox
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state

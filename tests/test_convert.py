@@ -18,6 +18,8 @@ from sklearn.datasets import load_diabetes
 import jaxreg as jr
 from jaxreg import convert
 
+pytestmark = pytest.mark.formulas
+
 N, D = 60, 5
 
 

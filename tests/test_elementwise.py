@@ -12,6 +12,8 @@ import pytest
 import jaxreg as jr
 from jaxreg import prox
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 X = np.linspace(-4.0, 4.0, 65)  # holds 0, and the kinks of the penalties below
 GRID = np.linspace(-5.0, 5.0, 8001)

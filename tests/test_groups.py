@@ -17,6 +17,8 @@ from scipy.optimize import minimize, nnls
 
 import jaxreg as jr
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 POINTS = np.random.default_rng(3).normal(size=(2, 12))
 LAM, STEP = 0.6, 0.7

@@ -10,6 +10,8 @@ import jaxreg as jr
 from jaxreg import prox
 from jaxreg.prox._spectral import singular_values
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(0)
 START = RNG.bit_generator.state

@@ -16,6 +16,8 @@ from scipy.optimize import lsq_linear, minimize
 import jaxreg as jr
 from jaxreg import prox
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(6)
 N = 6

@@ -17,6 +17,8 @@ from sklearn.isotonic import isotonic_regression
 import jaxreg as jr
 from jaxreg import prox
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(3, 4))

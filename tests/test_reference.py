@@ -7,6 +7,8 @@ import pytest
 
 import jaxreg as jr
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(0)
 OLD = {

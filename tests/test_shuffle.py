@@ -9,6 +9,8 @@ import pytest
 
 from jaxreg._shuffle import shuffled
 
+pytestmark = pytest.mark.formulas
+
 
 def orders(n, keys):
     data = jax.vmap(lambda i: jax.random.key_data(jax.random.fold_in(jax.random.key(0), i)))(

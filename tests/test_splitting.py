@@ -11,6 +11,8 @@ from scipy import optimize
 
 import jaxreg as jr
 
+pytestmark = pytest.mark.formulas
+
 close = np.testing.assert_allclose
 RNG = np.random.default_rng(0)
 VECTOR = np.array([1.7, 1.4, -0.3, -2.1, 0.6, 0.1], np.float32)
