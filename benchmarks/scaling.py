@@ -228,7 +228,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         return work(*map(int, sys.argv[2:]))
     parser = arguments(__doc__ or "")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument(
         "--budget", type=float, default=120.0, help="seconds after which no round begins"
     )
