@@ -488,6 +488,20 @@ def test_order_zero_of_trend_filtering_is_total_variation():
     assert repr(reg) == repr(jr.total_variation(0.5, axis=0))
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+def test_bends_that_cost_nothing_are_knots_of_a_least_squares_fit(axis):
+    """Where no other bend can be paid: regression on a line and one hinge for each free bend."""
+    free = np.array([False, True, False, True])
+    place = np.arange(N)
+    hinges = [np.maximum(place - 1 - i, 0) for i in np.flatnonzero(free)]
+    basis = np.stack([np.ones(N), place, *hinges], 1)
+    fits = [basis @ np.linalg.lstsq(basis, x, rcond=None)[0] for x in X]
+    signals, along = (X, free) if axis else (X.T, free[:, None])
+    found = prox.trend_filter(signals, 10.0, axis, free=along, tolerance=1e-9, max_steps=20_000)
+    close(found.value if axis else found.value.T, fits, atol=1e-6)
+    close(prox.trend_filter(signals, 10.0, axis, free=True, tolerance=1e-9).value, signals, atol=1e-6)
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 W = jnp.asarray(IMAGES[0])
@@ -530,6 +544,8 @@ REFUSALS = {
     "integers, the operator": (lambda: prox.total_variation(jnp.arange(3), 1.0), TypeError, "total_variation: `x` must be a floating array"),
     "integers, both": (lambda: prox.fused_lasso(jnp.arange(3), 1.0, 1.0), TypeError, "fused_lasso: `x` must be a floating array"),
     "integers, an image": (lambda: prox.total_variation_2d(jnp.ones((2, 2), int), 1.0), TypeError, "total_variation_2d: `x` must be a floating array"),
+    "bends as numbers": (lambda: prox.trend_filter(W, 1.0, free=jnp.ones(SHAPE)), ValueError, "trend_filter: `free` must be boolean and broadcast to"),
+    "bends of the entries": (lambda: prox.trend_filter(jnp.ones(6), 1.0, free=jnp.ones(6, bool)), ValueError, r"second differences of `x` along axis 0, got bool\[6\]"),
     "integers, a trend": (lambda: prox.trend_filter(jnp.arange(3), 1.0), TypeError, "trend_filter: `x` must be a floating array"),
 }  # fmt: skip
 

@@ -111,13 +111,18 @@ def trend_filter(
       `Iterated`: value, residual (one per signal), n_steps.
 
     Raises:
-      TypeError: `x` is not floating.
+      TypeError: `x` is not floating. ValueError: `free` is not boolean, or has another shape.
 
     Source: Kim, Koh, Boyd & Gorinevsky (2009); the splitting: Ramdas & Tibshirani, Fast and flexible
     ADMM algorithms for trend filtering (2016), with their rho a little larger.
     >>> near = trend_filter(jnp.array([0.0, 1.0, 2.0, 1.0, 0.0]), 0.1)
     >>> near.value.round(2).tolist()  # flatter, with the bend where it was
     [0.0..., 0.9..., 1.9..., 0.9..., 0.0...]
+    >>> hat, bends = jnp.array([0.0, 1.0, 2.0, 1.0, 0.0]), jnp.array([False, True, False])
+    >>> trend_filter(hat, 3.0).value.round(1).tolist()  # a line
+    [0.8..., 0.8..., 0.8..., 0.8..., 0.8...]
+    >>> trend_filter(hat, 3.0, free=bends).value.round(1).tolist()  # its one bend costs nothing
+    [0.0, 1.0, 2.0, 1.0, 0.0]
     """
     x = floating("trend_filter", x)
     axis = axis % x.ndim
@@ -126,10 +131,22 @@ def trend_filter(
     t = jnp.moveaxis(t, axis, -1)
     if y.shape[-1] < 3:
         return Iterated(x, jnp.zeros(y.shape[:-1], y.dtype), jnp.zeros((), jnp.int32))
-    free = jnp.asarray(free)
-    free = jnp.moveaxis(free, axis, -1) if free.ndim else free[None]
-    found = _trend(y, t, free, float(tolerance), max_steps)
+    found = _trend(y, t, _bends(free, x, axis), float(tolerance), max_steps)
     return found._replace(value=jnp.moveaxis(found.value, -1, axis).astype(x.dtype))
+
+
+def _bends(free: ArrayLike, x: Array, axis: int) -> Array:
+    """`free` for every second difference, the signals along the last axis."""
+    free, shape = jnp.asarray(free), tuple(n - 2 * (a == axis) for a, n in enumerate(x.shape))
+    fits = free.ndim <= len(shape) and all(
+        n in (1, m) for n, m in zip(reversed(free.shape), reversed(shape))
+    )
+    if free.dtype != bool or not fits:
+        raise ValueError(
+            f"trend_filter: `free` must be boolean and broadcast to {shape}, the second differences of "
+            f"`x` along axis {axis}, got {free.dtype}{list(free.shape)}."
+        )
+    return jnp.moveaxis(jnp.broadcast_to(free, shape), axis, -1)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
