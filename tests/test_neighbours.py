@@ -499,7 +499,9 @@ def test_bends_that_cost_nothing_are_knots_of_a_least_squares_fit(axis):
     signals, along = (X, free) if axis else (X.T, free[:, None])
     found = prox.trend_filter(signals, 10.0, axis, free=along, tolerance=1e-9, max_steps=20_000)
     close(found.value if axis else found.value.T, fits, atol=1e-6)
-    close(prox.trend_filter(signals, 10.0, axis, free=True, tolerance=1e-9).value, signals, atol=1e-6)
+    close(
+        prox.trend_filter(signals, 10.0, axis, free=True, tolerance=1e-9).value, signals, atol=1e-6
+    )
 
 
 # --- refusals -------------------------------------------------------------------------------------
