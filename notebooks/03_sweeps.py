@@ -235,7 +235,7 @@ for rule in ("min", "1se"):
 # By the minimum, the same λ. The one-standard-error rule has less to choose from: it can only take a λ
 # that was still there at the end. Survivors have the numbers of the full sweep, to rounding here, since
 # their lanes were vmapped in another width: blocks of two can be filled to the last, and are a little
-# less efficient than blocks of eight, which is why the seconds lag behind the lane-steps.
+# less efficient than wider ones, which is why the seconds lag behind the lane-steps.
 #
 # Giving up is a bet, though. At which place stood the winner on the way?
 
