@@ -6,14 +6,13 @@ nearest to x / step. Nothing of the library's closed forms or root searches is i
 
 import dataclasses
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _programs import ball, sizes, solve
 from jax.flatten_util import ravel_pytree
-from scipy.optimize import minimize, nnls
 
 import jaxreg as jr
 
@@ -31,27 +30,6 @@ def _double_precision():
 
 
 # --- the programs ---------------------------------------------------------------------------------
-
-
-def solve(goal, start, limits=(), bounds=None):
-    """The minimiser of `goal`, which gives value and gradient, under (function, jacobian) >= 0."""
-    rules = [{"type": "ineq", "fun": f, "jac": j} for f, j in limits]
-    options = {"ftol": 1e-15, "maxiter": 500}
-    return minimize(
-        goal, start, jac=True, method="SLSQP", bounds=bounds, constraints=rules, options=options
-    ).x
-
-
-def ball(n, group, reach, offset=0):
-    """|u_g|_2 <= reach."""
-    at = offset + np.asarray(group)
-
-    def slope(u):
-        out = np.zeros(n)
-        out[at] = -2 * u[at]
-        return out
-
-    return lambda u: reach**2 - u[at] @ u[at], slope
 
 
 @dataclasses.dataclass
@@ -139,11 +117,6 @@ LISTS = [[0, 5, 7], [1, 2, 3, 4, 6, 8, 9, 10], [11]]
 # Flat, in this order: a is 0 and 1, b[i, j] is 2 + 2 i + j, c is 8 to 11.
 TREE = {"a": np.zeros(2), "b": np.zeros((3, 2)), "c": np.zeros(4)}
 WEIGHTS = np.array([2.0, 0.0, 0.5])
-
-
-def sizes(groups, weights=None):
-    root = np.sqrt([len(g) for g in groups])
-    return list(root if weights is None else root * weights)
 
 
 # Name -> constructor, parameters, the same in numpy and scipy.
@@ -381,234 +354,12 @@ def test_bf16_leaves_are_summed_in_float32_and_rounded_once(family):
     assert (near == reg.prox(x.astype(jnp.float32), 0.5).astype(jnp.bfloat16)).all()
 
 
-def test_bf16_in_a_group_of_leaves_and_in_the_hierarchy():
+def test_bf16_in_a_group_of_leaves():
     x = {"a": jnp.array([3.0, 4.0], jnp.bfloat16), "b": jnp.array([12.0], jnp.float32)}
     near = jr.group_lasso(6.5, groups=[["a", "b"]], sqrt_size=False).prox(x, 1.0)
     assert near["a"].dtype == jnp.bfloat16
     close(near["a"].astype(float), [1.5, 2.0])
     close(near["b"], [6.0], rtol=1e-6)
-    params = {"skip": jnp.array([2.0], jnp.bfloat16), "layer": jnp.array([[3.0]], jnp.bfloat16)}
-    near = jr.hierarchical(1.0, 1.0, skip="skip", layer="layer").prox(params, 1.0)
-    assert {k: (v.dtype, v.ravel().tolist()) for k, v in near.items()} == {
-        "skip": (jnp.bfloat16, [2.0]),
-        "layer": (jnp.bfloat16, [2.0]),
-    }
-
-
-# --- overlapping groups ---------------------------------------------------------------------------
-
-OVERLAP = [[0, 1, 2], [2, 3], [1, 3, 4]]
-
-
-def latent_by_duality(x, groups, reach):
-    """max <u, x> with |u_g|_2 <= reach_g: the latent norm is the support function of that set."""
-    limits = [ball(len(x), g, r) for g, r in zip(groups, reach)]
-    u = solve(lambda u: (-u @ x, -x), np.zeros(len(x)), limits)
-    return u @ x
-
-
-@pytest.mark.parametrize("weights", [None, np.array([1.0, 3.0, 0.4])])
-def test_the_latent_norm_is_the_support_function_of_the_dual_ball(weights):
-    reg = jr.overlapping_group_lasso(LAM, OVERLAP, weights=weights)
-    reach = LAM * np.array(sizes(OVERLAP, weights))
-    norm = jax.jit(lambda x: reg.latent_norm(x, tolerance=1e-7))
-    for x in POINTS[:, :5]:
-        found, exact = norm(jnp.asarray(x)), latent_by_duality(x, OVERLAP, reach)
-        close(found.value, exact, rtol=1e-6)
-        assert found.value - found.residual - 1e-7 <= exact <= found.value + 1e-7
-        # Shared out evenly, the copies cost as much or more.
-        assert reg(reg.expand(jnp.asarray(x))) >= exact - 1e-9
-
-
-def test_the_latent_norm_stops_where_it_is_told_and_says_so():
-    reg = jr.overlapping_group_lasso(LAM, OVERLAP)
-    early = reg.latent_norm(jnp.asarray(POINTS[0, :5]), max_steps=1)
-    exact = latent_by_duality(POINTS[0, :5], OVERLAP, LAM * np.array(sizes(OVERLAP)))
-    assert early.residual > 1e-4 * early.value
-    assert early.value - early.residual <= exact <= early.value
-    zero = reg.latent_norm(jnp.zeros(5))
-    assert (zero.value, zero.residual) == (0, 0)
-
-
-def test_copies_contract_to_what_they_were_expanded_from():
-    reg = jr.overlapping_group_lasso(LAM, OVERLAP, axis=-1)
-    x = {"w": jnp.asarray(POINTS[:, :5]), "v": jnp.asarray(POINTS[0, :5], jnp.bfloat16)}
-    copies = reg.expand(x)
-    assert copies["w"].shape == (2, 8)
-    assert copies["v"].dtype == jnp.bfloat16
-    named = np.concatenate(OVERLAP)
-    close(copies["w"], POINTS[:, :5][:, named] / np.bincount(named)[named])
-    close(reg.contract(copies)["w"], x["w"], rtol=1e-12)
-    assert reg.contract(copies)["v"].dtype == jnp.bfloat16
-
-
-# --- the hierarchy --------------------------------------------------------------------------------
-
-NET = {"layer": POINTS.reshape(4, 6)[:, :3] * 2, "skip": POINTS.reshape(4, 6)[:, 4:]}
-GRID = np.linspace(0, 8, 80001)
-
-
-def by_grid(v, u, lam, M, steps):
-    """The best size of one feature's skip weights, and the two leaves that go with it."""
-    size = np.linalg.norm(v)
-    cut = np.clip(u[:, None], -M * GRID, M * GRID) - u[:, None]
-    cost = lam * GRID + (GRID - size) ** 2 / (2 * steps[0])
-    best = GRID[np.argmin(cost + np.sum(cut**2 / (2 * steps[1][:, None]), 0))]
-    return v / size * best, np.clip(u, -M * best, M * best)
-
-
-@pytest.mark.parametrize("M", [0.0, 0.5, 10.0])
-def test_the_hierarchy_is_solved_as_a_grid_of_sizes_solves_it(M):
-    reg = jr.hierarchical(0.8, M, skip="skip", layer="layer")
-    params = jax.tree.map(jnp.asarray, NET)
-    ones = np.ones((4, 3))
-    uneven = {"layer": 0.3 + ones * STEPS[:3], "skip": STEPS[:4, None]}
-    for step in (0.7, uneven):
-        near = reg.prox(params, step)
-        pairs = (
-            (0.7 * np.ones((4, 1)), 0.7 * ones) if step == 0.7 else (step["skip"], step["layer"])
-        )
-        for j in range(4):
-            steps = pairs[0][j, 0], pairs[1][j]
-            skip, layer = by_grid(NET["skip"][j], NET["layer"][j], 0.8, M, steps)
-            close(near["skip"][j], skip, atol=3e-4)
-            close(near["layer"][j], layer, atol=3e-4 * max(M, 1))
-
-
-def test_the_hierarchy_charges_the_skip_weights_and_forbids_layers_beyond_them():
-    reg = jr.hierarchical(0.8, 2.0, skip="skip", layer="layer")
-    skip = np.linalg.norm(NET["skip"], axis=1)
-    layer = 2 * skip[:, None] * np.array([1.0, -1.0, 0.3])
-    inside = {"skip": jnp.asarray(NET["skip"]), "layer": jnp.asarray(layer)}
-    close(reg(inside), 0.8 * skip.sum(), rtol=1e-12)
-    outside = inside | {"layer": inside["layer"].at[2, 1].mul(1.01)}
-    assert reg(outside) == np.inf
-    slope = jax.grad(reg)(inside)
-    close(slope["skip"], 0.8 * NET["skip"] / skip[:, None], rtol=1e-9)
-    assert (slope["layer"] == 0).all()
-
-
-def test_a_feature_leaves_both_leaves_together_and_others_are_untouched():
-    reg = jr.hierarchical(2.0, 0.5, skip="skip", layer="layer")
-    params = jax.tree.map(jnp.asarray, NET) | {"bias": jnp.ones(3)}
-    near = reg.prox(params, 1.5)
-    gone = np.asarray(near["skip"] == 0).all(1)
-    assert 0 < gone.sum() < 4
-    assert (gone == np.asarray(near["layer"] == 0).all(1)).all()
-    assert near["bias"] is params["bias"]
-    assert reg.support(params) == [False, True, True]
-
-
-def nearest_slope(skip, layer, pull, lam, M):
-    """grad + slope of least norm at one feature, as a nonnegative least-squares problem."""
-    n, k = len(skip), len(layer)
-    if (skip == 0).all():  # an oblique cone over the ball: a by SLSQP, c split in two signs
-
-        def goal(z):
-            off = np.append(z[:n], z[n : n + k] - z[n + k :]) + pull
-            return 0.5 * off @ off, np.concatenate([off, -off[n:]])
-
-        slope = np.append(np.zeros(n), np.full(2 * k, -M))
-
-        def left(z):
-            return lam - M * z[n:].sum() - np.linalg.norm(z[:n])
-
-        def fall(z):
-            return slope - np.append(z[:n] / max(np.linalg.norm(z[:n]), 1e-300), np.zeros(2 * k))
-
-        sides = [(None, None)] * n + [(0, None)] * (2 * k)
-        z = solve(goal, np.append(1e-3 * pull[:n], np.zeros(2 * k)), [(left, fall)], sides)
-        return np.append(z[:n], z[n : n + k] - z[n + k :]) + pull
-    size = np.linalg.norm(skip)
-    held = [i for i in range(k) if np.isclose(abs(layer[i]), M * size)]
-    free = pull + lam * np.append(skip / size, np.zeros(k))
-    normals = [
-        np.append(-M * skip / size, sign * np.eye(k)[i])
-        for i in held
-        for sign in ([np.sign(layer[i])] if M > 0 else [1, -1])
-    ]
-    if not normals:
-        return free
-    return free + np.transpose(normals) @ nnls(np.transpose(normals), -free)[0]
-
-
-def at_the_edge(M, seed, outputs=2):
-    """Features that are 0, inside their bounds, at one of them, and at all; with gradients."""
-    rng = np.random.default_rng(seed)
-    skip = rng.normal(size=(5, outputs)) * np.array([0, 0, 1, 1, 1])[:, None]
-    share = rng.uniform(-0.9, 0.9, (5, 3))
-    share[3, 1] = -1
-    share[4] = rng.choice([-1.0, 1.0], 3)
-    layer = M * np.linalg.norm(skip, axis=1, keepdims=True) * share
-    pull = {"layer": rng.normal(size=(5, 3)), "skip": rng.normal(size=(5, outputs))}
-    pull["skip"][0] *= 0.05  # the layer alone pulls, and so it stays or goes by M
-    return {"layer": layer, "skip": skip}, pull
-
-
-@pytest.mark.parametrize("M", [0.0, 0.4, 3.0])
-def test_the_slope_left_of_the_hierarchy_is_a_least_squares_problem(M):
-    found = jax.jit(jr.hierarchical(0.8, M, skip="skip", layer="layer").min_norm_subgradient)
-    for seed in range(4):
-        params, pull = at_the_edge(M, seed)
-        rest = found(params, pull)
-        for j in range(5):
-            both = np.append(pull["skip"][j], pull["layer"][j])
-            expected = nearest_slope(params["skip"][j], params["layer"][j], both, 0.8, M)
-            # SLSQP is good to 1e-6.
-            atol = 1e-5 if (params["skip"][j] == 0).all() else 1e-9
-            close(np.append(rest["skip"][j], rest["layer"][j]), expected, atol=atol)
-
-
-def test_no_way_out_falls_faster_than_the_slope_left_of_the_hierarchy():
-    """-grad + rest is a slope: along no curve in the set does L + R fall by more than rest allows."""
-    lam, M, h = 0.8, 1.5, 1e-6
-    reg, rng = jr.hierarchical(lam, M, skip="skip", layer="layer"), np.random.default_rng(8)
-    params, pull = at_the_edge(M, 1)
-    rest = reg.min_norm_subgradient(params, pull)
-    slope = jax.tree.map(lambda r, g: np.asarray(r - g), rest, pull)
-    start = float(reg(params))
-    for _ in range(200):
-        way = jax.tree.map(lambda x: rng.normal(size=x.shape), params)
-        skip = params["skip"] + h * way["skip"]
-        reach = M * np.linalg.norm(skip, axis=1, keepdims=True)
-        layer = np.clip(params["layer"] + 3 * h * way["layer"], -reach, reach)
-        moved = {"layer": layer, "skip": skip}
-        first = sum(np.sum(slope[n] * (moved[n] - params[n])) for n in moved)
-        rise = lam * np.linalg.norm(skip, axis=1).sum() - start
-        assert rise - first >= -1e-4 * h
-
-
-@pytest.mark.parametrize(("dtype", "size"), [(np.float64, 1e-9), (np.float32, 1e-5)])
-def test_the_certificate_of_the_hierarchy_is_zero_at_the_prox_and_not_beside_it(dtype, size):
-    reg = jr.hierarchical(0.8, 1.5, skip="skip", layer="layer")
-    distance = jax.jit(reg.subdiff_distance)
-    weak = np.array([[1], [0.1], [1], [0.1]])
-    x = {name: jnp.asarray(weak * leaf, dtype) for name, leaf in NET.items()}
-    near = reg.prox(x, STEP)
-    assert 0 < np.asarray(near["skip"] == 0).all(1).sum() < 4
-    pull = jax.tree.map(lambda z, v: (z - v) / STEP, near, x)
-    assert distance(near, pull) <= size
-    aside = jax.tree.map(lambda z: 1.05 * z, near)
-    assert distance(aside, jax.tree.map(lambda z, v: (z - v) / STEP, aside, x)) > 0.01
-    outside = near | {"layer": near["layer"] + 5.0}
-    gone = {"layer": jnp.full((4, 3), 0.1), "skip": jnp.zeros((4, 2))}
-    assert distance(outside, pull) == distance(gone, pull) == np.inf
-
-
-@pytest.mark.parametrize("M", [0.0, 0.5, 10.0])
-def test_lambda_max_of_the_hierarchy_is_where_the_prox_of_a_step_from_zero_stays(M):
-    make = functools.partial(jr.hierarchical, M=M, skip="skip", layer="layer")
-    pull = jax.tree.map(jnp.asarray, NET) | {"bias": jnp.ones(3)}
-    lam, zero = make(1.0).lambda_max(pull), jax.tree.map(jnp.zeros_like, pull)
-    sizes = np.linalg.norm(NET["skip"], axis=1) + M * np.abs(NET["layer"]).sum(1)
-    close(lam, sizes.max(), rtol=1e-12)
-    for factor, stays in ((1.001, True), (0.999, False)):
-        reg = make(factor * lam)
-        moved = reg.prox(jax.tree.map(lambda g: -STEP * g, pull), STEP)
-        assert bool((moved["skip"] == 0).all()) == stays
-        rest = reg.min_norm_subgradient(zero, pull)
-        assert bool(np.all(np.abs(rest["skip"]) < 1e-12)) == stays
-        assert (rest["bias"] == 1).all(), "it is not the hierarchy's"
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -699,7 +450,7 @@ def by_leaves(*args, **kwargs):
     return jr.group_lasso(1.0, *args, **kwargs)
 
 
-LEAF_REFUSALS = {
+REFUSALS = {
     "no such leaf": (lambda: by_leaves(groups=["dec/*"])(PARAMS), ValueError, r"group_lasso: `groups`: .*'dec/\*'"),
     "no such leaf in a prox": (lambda: by_leaves(groups=[["enc/bias", "b"]]).prox(PARAMS, 1.0), ValueError, r"group_lasso: `groups`: .*'b'"),
     "in two groups": (lambda: by_leaves(groups=["enc/*", "enc/bias"])(PARAMS), ValueError, r"the leaf 'enc/bias' is in `groups`\[0\] by path\('enc/\*'\) and in `groups`\[1\] by path\('enc/bias'\); name it once"),
@@ -721,52 +472,7 @@ LEAF_REFUSALS = {
 }  # fmt: skip
 
 
-def overlapping(groups, **kwargs):
-    return jr.overlapping_group_lasso(1.0, groups, **kwargs)
-
-
-OVERLAP_REFUSALS = {
-    "no lists": (lambda: overlapping(3), TypeError, "`groups` must be a list of index lists, got 3"),
-    "nothing": (lambda: overlapping([]), TypeError, r"`groups` must be a list of index lists, got \[\]"),
-    "a group is a number": (lambda: overlapping([0, [1]]), TypeError, r"overlapping_group_lasso: `groups`\[0\] is 0; give"),
-    "an axis is a float": (lambda: overlapping([[0]], axis=0.0), TypeError, r"overlapping_group_lasso: `axis` must be an integer, got 0\.0"),
-    "missing": (lambda: overlapping([[0], [0, 2]]), ValueError, "overlapping_group_lasso: index 1 is in no group"),
-    "repeated": (lambda: overlapping([[0, 0]]), ValueError, r"overlapping_group_lasso: index 0 is repeated in `groups`\[0\]"),
-    "features, not copies": (lambda: overlapping([[0, 1], [1, 2]])({"w": jnp.ones(3)}), ValueError, r"the leaf 'w' has shape \(3,\), and the penalty acts on the 4 copies of its 3 features along axis 0\. Train penalty\.expand"),
-    "contract, not copies": (lambda: overlapping([[0, 1], [1, 2]]).contract(jnp.ones(3)), ValueError, r"acts on the 4 copies of its 3 features"),
-    "copies, not features": (lambda: overlapping([[0, 1], [1, 2]]).expand({"w": jnp.ones(4)}), ValueError, r"`groups` name 3 features, and the leaf 'w' of shape \(4,\) does not have as many along axis 0"),
-    "weights": (lambda: overlapping([[0, 1], [1, 2]], weights=jnp.ones(4))(jnp.ones(4)), ValueError, r"`weights` has shape \(4,\) .*one per group, shape \(2,\)"),
-}  # fmt: skip
-
-PAIR = {"skip": jnp.ones((3, 2)), "layer": jnp.ones((3, 4))}
-
-
-def layered(skip="skip", layer="layer", **kwargs):
-    return jr.hierarchical(kwargs.pop("lam", 1.0), skip=skip, layer=layer, **kwargs)
-
-
-HIERARCHY_REFUSALS = {
-    "no leaf": (lambda: layered(skip="skp")(PAIR), ValueError, "hierarchical: `skip`: .*'skp'"),
-    "several leaves": (lambda: layered(layer="*").prox(PAIR, 1.0), ValueError, r"hierarchical: `layer` path\('\*'\) must select one leaf, and it selects \['layer', 'skip'\]"),
-    "no selector": (lambda: layered(skip=0), TypeError, "hierarchical: `skip` must be a selector or a glob, got 0"),
-    "rows that differ": (lambda: layered()(PAIR | {"skip": jnp.ones(4)}), ValueError, r"`skip` 'skip' has shape \(4,\) and `layer` 'layer' has \(3, 4\); they must be \[features\]"),
-    "a layer of rank 3": (lambda: layered()(PAIR | {"layer": jnp.ones((3, 4, 1))}), ValueError, r"has \(3, 4, 1\); they must be"),
-    "integers": (lambda: layered()(PAIR | {"layer": jnp.ones((3, 4), int)}), TypeError, "hierarchical: the leaf 'layer' is of dtype int"),
-    "complex": (lambda: layered()(PAIR | {"skip": jnp.ones(3, complex)}), TypeError, "the leaf 'skip' is of dtype complex"),
-    "many lams": (lambda: layered(lam=jnp.ones(3)), TypeError, "hierarchical: `lam` must be one number, got"),
-    "many bounds": (lambda: layered(M=jnp.ones(3)), TypeError, "hierarchical: `M` must be one number, got"),
-    "a negative bound": (lambda: layered(M=-1.0), ValueError, "hierarchical: `M` must be >= 0"),
-    "steps within a feature": (lambda: layered().prox(PAIR, jax.tree.map(jnp.ones_like, PAIR)), ValueError, "hierarchical: with one step per coordinate .* the prox has no closed form"),
-    "no conjugate": (lambda: layered().conjugate(PAIR), ValueError, "hierarchical: the conjugate has no closed form"),
-}  # fmt: skip
-REFUSALS = [LEAF_REFUSALS, OVERLAP_REFUSALS, HIERARCHY_REFUSALS]
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    list(itertools.chain(*(table.values() for table in REFUSALS))),
-    ids=list(itertools.chain(*REFUSALS)),
-)
+@pytest.mark.parametrize(("call", "error", "text"), REFUSALS.values(), ids=REFUSALS)
 def test_bad_input_is_refused_with_a_remedy(call, error, text):
     with pytest.raises(error, match=text):
         call()
