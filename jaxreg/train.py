@@ -4,10 +4,6 @@ Your loss is the mean over a batch and knows nothing of penalties; the optimizer
 penalty and decides how it reaches the weights (`add_penalty_gradient`, `decoupled`, `proximal`).
 Since a penalty is an argument and never a constant, one compiled step serves every strength, and
 `vmap` over the penalty trains a whole grid.
-
-Minibatches come from a stream of row numbers that depends on the key, the fold and the seed only:
-runs that differ in the penalty alone see the same batches (common random numbers), so their
-difference is the penalty's.
 """
 
 from __future__ import annotations
@@ -21,11 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._shuffle import shuffled
+from jaxreg._stream import BatchStream, check_batch, check_data, init_key, stream_key
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
 from jaxreg.penalty import Penalty
@@ -259,56 +254,6 @@ class Trainer:
         return state
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchStream:
-    """The endless stream of minibatches of one (fold, seed): a function of the step alone.
-
-    Each epoch is a fresh permutation of the fold's training rows, cut into whole batches; what does
-    not fill a batch waits for another epoch. `rows` is padded to a common length across folds,
-    `count` says how many of them are real, `fewest` is the smallest count of any fold, and `ahead`
-    is how many steps are drawn at once. A `batch_size` of None is the full batch, unshuffled.
-    `sharding` says how the rows of a batch lie over devices.
-    """
-
-    rows: Array
-    count: int | Array
-    key: Array
-    batch_size: int | None
-    ahead: int
-    fewest: int
-    sharding: Sharding | None = None
-
-    def batches(self, data: tuple, first: int | Array) -> Callable[[Any], tuple]:
-        """A function i -> the batch of step first + i, for 0 <= i < ahead."""
-        if self.batch_size is None:
-            whole = self._placed(jax.tree.map(lambda a: a[self.rows], data))
-            return lambda i: whole
-        order = self._order(first)
-        return lambda i: self._placed(jax.tree.map(lambda a: a[order[i]], data))
-
-    def _placed(self, batch: tuple) -> tuple:
-        if self.sharding is None:
-            return batch
-        return jax.tree.map(lambda a: lax.with_sharding_constraint(a, self.sharding), batch)
-
-    def _order(self, first: int | Array) -> Array:
-        """Row numbers [ahead, batch_size] of the steps first, first + 1, …"""
-        size = self.batch_size or 1
-        per_epoch = self.count // size
-        steps = jnp.asarray(first) + jnp.arange(self.ahead)
-        # One key for each epoch that these steps may touch: far fewer than steps.
-        epoch, base = steps // per_epoch, jnp.asarray(first) // per_epoch
-        epochs = base + jnp.arange(self.ahead // (self.fewest // size) + 2)
-        of_epoch = jax.vmap(lambda e: jax.random.key_data(jax.random.fold_in(self.key, 2 * e)))
-        key = of_epoch(epochs)[epoch - base]
-        place = (steps % per_epoch)[:, None] * size + jnp.arange(size)
-        return self.rows[shuffled(place, jnp.moveaxis(key, -1, 0)[..., None], self.count)]
-
-    def noise_key(self, step: int | Array) -> Array:
-        """The key a stochastic loss gets at this step."""
-        return jax.random.fold_in(self.key, 2 * step + 1)
-
-
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _shapes(trainer: Trainer, structure: Any, strengths: tuple, key: Any) -> TrainState:
     """Shapes of the initial state; raises what is wrong with functions and penalty."""
@@ -316,16 +261,6 @@ def _shapes(trainer: Trainer, structure: Any, strengths: tuple, key: Any) -> Tra
     state = jax.eval_shape(trainer.start, penalty, key)
     jax.eval_shape(lambda penalty, params: penalty(params), penalty, state.params)
     return state
-
-
-def init_key(key: Array, seed: ArrayLike) -> Array:
-    """Key of the initial parameters: shared by all penalties and folds of a seed."""
-    return jax.random.fold_in(jax.random.fold_in(key, 0), seed)
-
-
-def stream_key(key: Array, fold: ArrayLike, seed: ArrayLike) -> Array:
-    """Key of the minibatches and the noise: shared by all penalties of a fold and seed."""
-    return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), fold), seed)
 
 
 @functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size"))
@@ -342,50 +277,3 @@ def _fit(trainer, penalty, data, rows, key, fold, seed, steps, batch_size):
         return trainer.run(state, penalty, data, stream, first, jnp.minimum(ahead, steps - first))
 
     return lax.fori_loop(0, -(-steps // max(ahead, 1)), block, state)
-
-
-def check_data(owner: str, data: Any) -> int:
-    """The number of rows of `data`; refuses what is no tuple of equally long arrays without NaN.
-
-    Raises:
-      TypeError: no tuple. ValueError: empty, unequal lengths, or NaN, with where it stands.
-    """
-    if not isinstance(data, (tuple, list)) or not jax.tree.leaves(data):
-        raise TypeError(
-            f"{owner}: `data` must be a tuple of arrays with the rows first, such as (X, y), "
-            f"got {type(data).__name__}."
-        )
-    leaves = _tree.flatten(tuple(data))
-    lengths = {f"data[{p}]": (jnp.shape(x) or (0,))[0] for p, x in zip(leaves.paths, leaves.values)}
-    if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise ValueError(
-            f"{owner}: the arrays of `data` must have the same number of rows, at least 1, got "
-            f"{lengths}."
-        )
-    for path, x in zip(leaves.paths, leaves.values):
-        _refuse_nan(owner, f"data[{path}]", x)
-    return next(iter(lengths.values()))
-
-
-def _refuse_nan(owner: str, name: str, x: Any) -> None:
-    if not _tree.is_floating(x) or not _tree.is_concrete(x):
-        return
-    bad = jnp.isnan(x).reshape(len(x), -1).any(1)
-    if bool(bad.any()):
-        raise ValueError(
-            f"{owner}: `{name}` has NaN in {int(bad.sum())} of {len(x)} rows, the first is row "
-            f"{int(jnp.argmax(bad))}. Drop or impute these rows first."
-        )
-
-
-def check_batch(owner: str, batch_size: int | None, n: int) -> None:
-    """Refuse a batch that is not 1 to n rows.
-
-    Raises:
-      ValueError: with the size that would do.
-    """
-    if batch_size is not None and not 1 <= batch_size <= n:
-        raise ValueError(
-            f"{owner}: `batch_size` must be between 1 and the {n} rows there are to train on, got "
-            f"{batch_size}. Use None for full batches."
-        )

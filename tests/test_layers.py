@@ -18,7 +18,7 @@ ROOT = Path(jaxreg.__file__).parent
 LAYERS = {
     "prox": 0, "_convolution": 0, "_shuffle": 0,
     "_tree": 1,
-    "select": 2, "_check": 2,
+    "select": 2, "_check": 2, "_stream": 2,
     "penalty": 3,
     "leaf": 4, "splitting": 4,
     "penalties": 5, "objective": 5,

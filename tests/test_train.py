@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxreg as jr
-from jaxreg.train import BatchStream
+from jaxreg._stream import BatchStream
 
 N, D, H = 24, 5, 7
 KEY = jax.random.key(0)
@@ -194,7 +194,7 @@ def test_fit_is_the_step_by_step_loop():
     trainer = linear_trainer()
     reg = jr.l2(0.1)
     rows = jnp.arange(N)
-    from jaxreg.train import init_key, stream_key
+    from jaxreg._stream import init_key, stream_key
 
     stream = BatchStream(rows, N, stream_key(KEY, 0, 0), 8, 12, N)
     batch_at = stream.batches(jax.tree.map(jnp.asarray, DATA), 0)

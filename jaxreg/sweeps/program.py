@@ -22,10 +22,11 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
+from jaxreg._stream import BatchStream, init_key, stream_key
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
 from jaxreg.sweeps.folds import Folds
-from jaxreg.train import BatchStream, Trainer, TrainState, init_key, stream_key
+from jaxreg.train import Trainer, TrainState
 
 __all__ = ["Best", "LaneState", "Log", "Rows", "Setting", "Shared", "programs"]
 

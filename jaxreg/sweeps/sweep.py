@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxreg._stream import check_batch, check_data
 from jaxreg.results import SweepResult
 from jaxreg.sweeps.callbacks import Callback, Callbacks, Setup
 from jaxreg.sweeps.checkpoint import CheckpointStore
@@ -31,7 +32,7 @@ from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Setting, Shared
 from jaxreg.sweeps.progress import Progress
 from jaxreg.sweeps.widest import widest
-from jaxreg.train import Trainer, check_batch, check_data
+from jaxreg.train import Trainer
 
 __all__ = ["Interrupted", "sweep"]
 
