@@ -1,0 +1,45 @@
+"""Results of sweeps that never ran, made of the numbers that a test wants."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxreg as jr
+
+LAMS = np.array([0.01, 0.1, 1.0, 10.0], np.float32)
+K, F, S, T = 4, 3, 2, 5
+RNG = np.random.default_rng(0)
+
+
+def make(valid, train=None, status=None, lams=LAMS, params=None, penalties=None, **extra):
+    """A result from the values at the last step, [K, F, S]; earlier steps hold large decoys."""
+    valid = np.asarray(valid, np.float32)
+    curve = lambda end: np.concatenate([np.full((*end.shape, T - 1), 99.0), end[..., None]], -1)
+    train = valid / 2 if train is None else np.asarray(train, np.float32)
+    metrics = {name: np.asarray(v, np.float32) for name, v in extra.items()}
+    lams = np.asarray(lams, np.float32)
+    return jr.SweepResult(
+        coords={"lam": lams},
+        penalties=jax.vmap(jr.l2)(lams) if penalties is None else penalties,
+        time=np.arange(T) * 10,
+        train={"loss": curve(train)} | {n: curve(v / 2) for n, v in metrics.items()},
+        valid={"loss": curve(valid)} | {n: curve(v) for n, v in metrics.items()},
+        penalty_value=np.ones((*valid.shape, T), np.float32),
+        params=params,
+        status=np.zeros(valid.shape, int) if status is None else np.asarray(status),
+        settings='{"steps": 40}',
+    )
+
+
+def from_means(means, spread, **kwargs):
+    """Four folds at mean ± spread: their standard error is spread / sqrt(3)."""
+    folds = np.array([1.0, 1.0, -1.0, -1.0])
+    values = np.asarray(means)[:, None, None] + spread * folds[None, :, None]
+    return make(values, **kwargs)
+
+
+VALUES = RNG.normal(5, 1, (K, F, S)).astype(np.float32)
+PARAMS = {
+    "dense": {"kernel": jnp.arange(K * F * S * 2.0).reshape(K, F, S, 2)},
+    "list": [jnp.zeros((K, F, S)), jnp.ones((K, F, S), jnp.bfloat16) / 3],
+}
