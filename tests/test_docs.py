@@ -3,16 +3,16 @@
 import dataclasses
 import inspect
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-from test_catalogue import CATALOGUE, OPTIONS
+from support.catalogue import CATALOGUE, OPTIONS
+from support.paths import ROOT
 
 import jaxreg as jr
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = ROOT / "docs"
 TEXT = (DOCS / "penalties.md").read_text()
 # The first cell of a row: `name(a, b, *, c)`.
 ROWS = dict(re.findall(r"^\| `(\w+)\((.*?)\)` \|", TEXT, re.MULTILINE))

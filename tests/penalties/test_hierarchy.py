@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _programs import solve
 from scipy.optimize import nnls
+from support.programs import solve
 
 import jaxreg as jr
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_catalogue import CATALOGUE, OPTIONS
-from test_penalty import PARAMS, close, each
+from support.catalogue import CATALOGUE, OPTIONS
+from support.trees import PARAMS, close, each
 
 import jaxreg as jr
 

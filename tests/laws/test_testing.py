@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mutants import (
+from support.mutants import (
     L0,
     L1,
     AbsOfJax,

@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from _toy import LAMS, assert_equal, make, run
+from support.toy import LAMS, assert_equal, make, run
 
 import jaxreg as jr
 from jaxreg.results import Status

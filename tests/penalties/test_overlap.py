@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _programs import ball, sizes, solve
+from support.programs import ball, sizes, solve
 
 import jaxreg as jr
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from support.stored import State, assert_same, raw
 
 from jaxreg.storage import atomic, verified
 from jaxreg.storage.atomic import new_directory, new_file, remove_directory
 from jaxreg.storage.verified import Damaged
 
-State = namedtuple("State", "params count")
 SMALL = {"n": np.arange(3), "w": np.random.default_rng(0).standard_normal((40, 25))}
 
 
@@ -70,19 +70,6 @@ def every_kind():
         "views": [grid.T, grid[:, ::2], np.broadcast_to(grid[0], (2, 3))],
         "keys": [jax.random.split(jax.random.key(1), 3), jax.random.key(2, impl="rbg")],
     }
-
-
-def raw(leaf):
-    if jnp.issubdtype(getattr(leaf, "dtype", np.int64), jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    leaf = np.asarray(leaf)
-    return leaf.dtype, leaf.shape, leaf.tobytes()
-
-
-def assert_same(found, saved):
-    assert jax.tree.structure(found) == jax.tree.structure(saved)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(saved)):
-        assert raw(x) == raw(y), path
 
 
 @pytest.mark.parametrize("nested", [True, False])

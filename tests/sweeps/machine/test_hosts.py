@@ -6,10 +6,10 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
-from _toy import assert_close, run
+from support.paths import TESTS
+from support.toy import assert_close, run
 
 import jaxreg as jr
 
@@ -34,9 +34,9 @@ def free_port():
 def start(tmp_path, slow, count=2):
     port = free_port()
     given = lambda i: ["host", i, count, port, tmp_path / "run", tmp_path / "out", slow]
-    child = lambda i: [sys.executable, "children.py", *map(str, given(i))]
+    child = lambda i: [sys.executable, "-m", "support.children", *map(str, given(i))]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen(child(i), cwd=Path(__file__).parent, **pipes) for i in range(count)]
+    return [subprocess.Popen(child(i), cwd=TESTS, **pipes) for i in range(count)]
 
 
 def test_two_processes_equal_one_and_both_have_the_whole_result(tmp_path, one_process):

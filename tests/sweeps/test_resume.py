@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from _toy import LAMS, assert_equal, make, run
+from support.paths import TESTS
+from support.toy import LAMS, assert_equal, make, run
 
 import jaxreg as jr
 from jaxreg.sweeps import drive
@@ -147,10 +147,8 @@ def test_callbacks_see_what_the_result_holds(uninterrupted):
 def test_killed_at_many_moments_it_ends_as_if_nothing_had_happened(tmp_path):
     """A real process and a real kill -9, again and again, until a life reaches the end."""
     out = tmp_path / "result.npz"
-    child = [sys.executable, "children.py", "lives", tmp_path / "run", out, "0"]
-    lives = subprocess.run(
-        list(map(str, child)), cwd=Path(__file__).parent, capture_output=True, text=True
-    )
+    child = [sys.executable, "-m", "support.children", "lives", tmp_path / "run", out, "0"]
+    lives = subprocess.run(list(map(str, child)), cwd=TESTS, capture_output=True, text=True)
     assert lives.returncode == 0, lives.stderr
     assert json.loads(lives.stdout.splitlines()[-1])["killed"] >= 3
     whole = run(steps=200, evals=50, halving=jr.Halving(0.5, 2), patience=12)

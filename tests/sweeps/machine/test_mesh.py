@@ -3,16 +3,16 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.paths import TESTS
 
 
 @pytest.fixture(scope="module")
 def seen():
-    child = [sys.executable, "children.py", "mesh"]
-    run = subprocess.run(child, cwd=Path(__file__).parent, capture_output=True, text=True)
+    child = [sys.executable, "-m", "support.children", "mesh"]
+    run = subprocess.run(child, cwd=TESTS, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_penalty import FACTORIES, HEAD, KERNEL, PARAMS, assert_trees_close, close, each
+from support.trees import FACTORIES, HEAD, KERNEL, PARAMS, assert_trees_close, close, each
 
 import jaxreg as jr
 

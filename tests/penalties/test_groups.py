@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _programs import ball, sizes, solve
 from jax.flatten_util import ravel_pytree
+from support.programs import ball, sizes, solve
 
 import jaxreg as jr
 

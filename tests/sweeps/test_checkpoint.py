@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_storage import State, assert_same
+from support.stored import State, assert_same
 
 from jaxreg.storage import verified
 from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore

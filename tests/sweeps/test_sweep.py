@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _toy import DATA, KEY_SEED, LAMS, TRACES, TRAINER, N, X, Y, make, predict, run
 from sklearn.model_selection import KFold
+from support.toy import DATA, KEY_SEED, LAMS, TRACES, TRAINER, N, X, Y, make, predict, run
 
 import jaxreg as jr
 from jaxreg.sweeps.folds import make_folds

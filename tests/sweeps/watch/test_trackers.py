@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from _events import crc32c, curves_of, fields, hparams, read_events, records
+from support.events import crc32c, curves_of, fields, hparams, read_events, records
 
 import jaxreg as jr
 from jaxreg.sweeps.callbacks import Callbacks, Evaluation, Setup

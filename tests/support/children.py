@@ -1,4 +1,4 @@
-"""Programs that tests run as processes of their own: `python children.py NAME ARGUMENTS`.
+"""Programs that tests run as processes of their own: `python -m support.children NAME ARGUMENTS`.
 
 `mesh`: everything about several devices, on eight virtual ones; prints JSON.
 `lives`: the same resumable sweep, started and killed until it ends.
@@ -19,11 +19,11 @@ def mesh() -> dict:
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     import jax
     import numpy as np
-    from _toy import make, run
     from jax.sharding import AxisType, PartitionSpec
 
     import jaxreg as jr
     from jaxreg.sweeps.program import Program
+    from support.toy import make, run
 
     texts, compiled = [], Program.compiled
 
@@ -87,10 +87,10 @@ def mesh() -> dict:
 def lives(checkpoint: str, out: str, seed: str) -> dict:
     """Fork, sweep, kill at a random moment; again until a life reaches the end."""
     # jax is imported once and its backend started in each child: a fork must not inherit one.
-    import _toy
     import jax
 
     import jaxreg as jr
+    from support import toy
 
     jax.config.update("jax_compilation_cache_dir", os.path.join(checkpoint, "..", "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -104,7 +104,7 @@ def lives(checkpoint: str, out: str, seed: str) -> dict:
     while True:
         child = os.fork()
         if child == 0:
-            done = _toy.run(
+            done = toy.run(
                 steps=200, evals=50, halving=jr.Halving(0.5, 2), patience=12,
                 checkpoint=checkpoint, checkpoint_every=0, callbacks=[Slow()],
             )  # fmt: skip
@@ -129,10 +129,9 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
     import jax
 
     jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
-    import _toy
-
     import jaxreg as jr
     from jaxreg.sweeps.hosts import ProcessLeft
+    from support import toy
 
     class Slow(jr.Callback):
         def evaluated(self, evaluation):
@@ -140,7 +139,7 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
             time.sleep(float(slow))
 
     try:
-        done = _toy.run(
+        done = toy.run(
             steps=40, evals=20, halving=jr.Halving(0.5, 2), checkpoint=checkpoint,
             checkpoint_every=0, callbacks=[Slow()],
         )  # fmt: skip

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from _results import LAMS, PARAMS, VALUES, F, K, S, T, from_means, make
+from support.results import LAMS, PARAMS, VALUES, F, K, S, T, from_means, make
 
 import jaxreg as jr
 

@@ -9,7 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from _results import LAMS, PARAMS, RNG, VALUES, F, K, S, make
+from support.results import LAMS, PARAMS, RNG, VALUES, F, K, S, make
 
 import jaxreg as jr
 from jaxreg.results import archive
