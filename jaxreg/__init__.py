@@ -5,7 +5,10 @@ for a tour, and `jaxreg --help` for the command.
 """
 
 import jaxreg.convert as convert  # noqa: F401  a public module, as jaxreg.prox is
+from jaxreg.choice import Choice
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
+from jaxreg.fit import Trainer, TrainState, fit
+from jaxreg.grid import Grid, grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
 from jaxreg.penalties import (
@@ -56,25 +59,14 @@ from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
 from jaxreg.splitting import Solution, solve
-from jaxreg.sweeps import (
-    Callback,
-    Evaluation,
-    Grid,
-    Halving,
-    Interrupted,
-    MLflow,
-    Setup,
-    TensorBoard,
-    WandB,
-    grid,
-    map_penalties,
-    sweep,
-)
-from jaxreg.train import Trainer, TrainState
+from jaxreg.sweeps import Halving, Interrupted, sweep
+from jaxreg.sweeps.watch import trackers  # noqa: F401
+from jaxreg.sweeps.watch.callbacks import Callback, Evaluation, Outline
 
 __version__ = "0.1.0"
 __all__ = [
     "Callback",
+    "Choice",
     "Elementwise",
     "Evaluation",
     "Grid",
@@ -82,17 +74,14 @@ __all__ = [
     "Interrupted",
     "LeafPenalty",
     "Ledger",
-    "MLflow",
+    "Outline",
     "Penalty",
     "Selector",
-    "Setup",
     "Solution",
     "Status",
     "SweepResult",
-    "TensorBoard",
     "TrainState",
     "Trainer",
-    "WandB",
     "Zero",
     "adaptive_weights",
     "add_penalty_gradient",
@@ -105,6 +94,7 @@ __all__ = [
     "ewc",
     "exclusive_lasso",
     "fisher_diagonal",
+    "fit",
     "fused_lasso",
     "grid",
     "group_lasso",
@@ -128,7 +118,7 @@ __all__ = [
     "log_det",
     "log_sum",
     "low_rank",
-    "map_penalties",
+    "map_grid",
     "max_norm",
     "mcp",
     "nonneg",
@@ -139,6 +129,7 @@ __all__ = [
     "path",
     "penalized",
     "penalty_gradient",
+    "points",
     "proximal",
     "scad",
     "simplex",

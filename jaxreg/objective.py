@@ -20,7 +20,7 @@ from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, Zero
 
-__all__ = ["Ledger", "ledger", "penalized", "penalty_gradient", "split"]
+__all__ = ["Ledger", "ledger", "penalized", "penalties_in", "penalty_gradient", "split", "terms_in"]
 
 
 def penalized(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
@@ -110,11 +110,39 @@ def ledger(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Led
     def books(params: PyTree, penalty: Penalty, *batch: Any, **kwargs: Any) -> Ledger:
         _check_penalty("ledger", penalty)
         value, aux = _value_and_aux("ledger", loss(params, *batch, **kwargs), has_aux)
-        terms = penalty.terms()
-        values = (term(params).astype(value.dtype) for term in terms)
-        return Ledger(value, dict(zip(_numbered([t.label for t in terms]), values)), aux)
+        terms = {n: term(params).astype(value.dtype) for n, term in terms_in(penalty).items()}
+        return Ledger(value, terms, aux)
 
     return books
+
+
+def penalties_in(point: PyTree) -> dict[str, Penalty]:
+    """Every penalty in a point, by its path; the path of a point that is a penalty is "".
+
+    >>> import jaxreg as jr
+    >>> penalties_in({"reg": jr.l2(0.1), "lr": 1e-3})
+    {'reg': l2(0.1)}
+    """
+    is_penalty = lambda x: isinstance(x, Penalty)
+    found, _ = jax.tree_util.tree_flatten_with_path(point, is_leaf=is_penalty)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {name(path): x for path, x in found if is_penalty(x)}
+
+
+def terms_in(point: PyTree) -> dict[str, Penalty]:
+    """Every term of every penalty in a point, by the name it is reported under.
+
+    That is its label, after the penalty's path where the point has several penalties; terms of one name
+    are numbered: "l2", "l2 #2".
+
+    >>> import jaxreg as jr
+    >>> list(terms_in({"body": jr.l1(0.1) + jr.l2(0.2), "head": jr.l2(0.3)}))
+    ['body: l1', 'body: l2', 'head: l2']
+    """
+    found = penalties_in(point)
+    several = len(found) > 1
+    named = [(f"{path}: " * several, term) for path, p in found.items() for term in p.terms()]
+    return dict(zip(_numbered([f"{path}{t.label}" for path, t in named]), (t for _, t in named)))
 
 
 def split(penalty: Penalty) -> tuple[Penalty, Penalty]:

@@ -1,6 +1,6 @@
 """What a sweep returns: labelled results, the choice of λ, tables, plots and files."""
 
-from jaxreg.results.result import Choice, SweepResult
+from jaxreg.results.result import SweepResult
 from jaxreg.results.status import Status
 
-__all__ = ["Choice", "Status", "SweepResult"]
+__all__ = ["Status", "SweepResult"]

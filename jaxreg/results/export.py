@@ -55,7 +55,7 @@ def to_csv(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = Fa
     >>> curve = {"loss": np.array([0.5, 0.25], np.float32).reshape(2, 1, 1, 1)}
     >>> zeros = np.zeros((2, 1, 1, 1))
     >>> lams = {"lam": np.array([0.1, 1.0])}
-    >>> result = jr.SweepResult(lams, None, np.array([9]), curve, curve, zeros, None, zeros[..., 0])
+    >>> result = jr.SweepResult(lams, None, np.array([9]), curve, curve, {}, None, zeros[..., 0])
     >>> print(to_csv(result, tempfile.mkdtemp() + "/a.csv").read_text())
     lam,fold,seed,time,split,metric,value
     0.1,0,0,9,train,loss,0.5
@@ -80,8 +80,8 @@ def to_csv(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = Fa
 def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
     """Everything but the parameters as one JSON document that explains itself.
 
-    The keys are "format", "version", "penalty" (its name), "settings", "statuses" (what the numbers of
-    "status" mean), and the arrays "coords", "time", "train", "valid", "penalty_value", "status" and
+    The keys are "format", "version", "point" (its name), "made_by", "statuses" (what the numbers of
+    "status" mean), and the arrays "coords", "time", "train", "valid", "terms", "status" and
     "stop" (null where the last time counts for every lane). An array is an object with "dtype", "axes"
     (a name for each dimension) and "values" (nested lists). Strict JSON has no word for what is no
     number: those are the texts "NaN", "Infinity" and "-Infinity", of which Python's `float` and
@@ -102,23 +102,23 @@ def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = F
     >>> curve = {"loss": np.array([0.5, np.nan], np.float32).reshape(2, 1, 1, 1)}
     >>> zeros = np.zeros((2, 1, 1, 1))
     >>> lams = {"lam": np.array([0.1, 1.0])}
-    >>> result = jr.SweepResult(lams, None, np.array([9]), curve, curve, zeros, None, zeros[..., 0])
+    >>> result = jr.SweepResult(lams, None, np.array([9]), curve, curve, {}, None, zeros[..., 0])
     >>> json.loads(to_json(result, tempfile.mkdtemp() + "/a.json").read_text())["valid"]["loss"]
-    {'dtype': 'float32', 'axes': ['lam', 'fold', 'seed', 'time'], 'values': [[[[0.5]]], [[['NaN']]]]}
+    {'dtype': 'float32', 'axes': ['point', 'fold', 'seed', 'time'], 'values': [[[[0.5]]], [[['NaN']]]]}
     """
     curve = lambda values: _described(values, result.axes)
     lane = result.axes[:3]
     document = {
         "format": "jaxreg.SweepResult",
         "version": _VERSION,
-        "penalty": summary.label(result.penalties),
-        "settings": _strict(json.loads(result.settings)),
+        "point": summary.label(result.points),
+        "made_by": _strict(json.loads(result.made_by)),
         "statuses": {str(int(status)): status.message for status in Status},
-        "coords": {name: _described(v, ("lam",)) for name, v in result.coords.items()},
+        "coords": {name: _described(v, ("point",)) for name, v in result.coords.items()},
         "time": _described(result.time, ("time",)),
         "train": {name: curve(result.train[name]) for name in result.metrics},
         "valid": {name: curve(result.valid[name]) for name in result.metrics},
-        "penalty_value": curve(result.penalty_value),
+        "terms": {name: curve(v) for name, v in result.terms.items()},
         "status": _described(result.status, lane),
         "stop": None if result.stop is None else _described(result.stop, lane),
     }
@@ -154,7 +154,7 @@ def save_params(
     >>> zeros = np.zeros((2, 1, 1, 1))
     >>> params = {"w": np.arange(4.0).reshape(2, 1, 1, 2)}
     >>> lams = {"lam": np.array([0.1, 1.0])}
-    >>> result = jr.SweepResult(lams, None, np.array([9]), {}, {}, zeros, params, zeros[..., 0])
+    >>> result = jr.SweepResult(lams, None, np.array([9]), {}, {}, {}, params, zeros[..., 0])
     >>> load_params(save_params(result, tempfile.mkdtemp() + "/params"))["w"].tolist()
     [[[[0.0, 1.0]]], [[[2.0, 3.0]]]]
     """
@@ -168,7 +168,7 @@ def save_params(
     header = {
         "format": _PARAMS_KIND,
         "axes": result.axes[:3],
-        "coords": {name: _described(v, ("lam",)) for name, v in result.coords.items()},
+        "coords": {name: _described(v, ("point",)) for name, v in result.coords.items()},
     }
     leaves = verified.as_leaves("save_params", result.params, nested=True)
     ours = frozenset({verified.MANIFEST, verified.TREE})

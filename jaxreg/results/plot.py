@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreg.results import summary
 from jaxreg.results.axes import (
     Axis,
     add_legend,
@@ -86,7 +87,7 @@ class ValidationCurveDisplay:
         display = cls(
             coords=coords,
             metric=metric,
-            title=getattr(result.penalties, "label", ""),
+            title=summary.label(result.points),
             curves=list(_curves(result, metric, coords)),
             diverged=_some(result, Status.DIVERGED),
             given_up=_some(result, Status.GIVEN_UP),
@@ -245,7 +246,7 @@ class LearningCurvesDisplay:
         display = cls(
             coords=_coords(result),
             label=f"{'training' if split == 'train' else 'validation'} {metric}",
-            title=getattr(result.penalties, "label", ""),
+            title=summary.label(result.points),
             time=np.asarray(result.time),
             curves=curves,
             diverged=_some(result, Status.DIVERGED),

@@ -1,6 +1,6 @@
-"""What a sweep found: learning curves of every lane, the choice of lam, and its uncertainty.
+"""What a sweep found: learning curves of every lane, the choice of a point, and its uncertainty.
 
-A lane is one (penalty, fold, seed). The score of a penalty is the mean over its lanes at the last
+A lane is one (point, fold, seed). The score of a point is the mean over its lanes at the last
 step; how far to trust it is its standard error, taken over the folds,
 
     mean = (1/F) sum_f m_f,   SE = sd(m_1, …, m_F) / sqrt(F),   m_f = mean over the seeds of fold f,
@@ -10,67 +10,54 @@ is taken over the seeds, and then says nothing of the validation rows that were 
 training rows, so it is somewhat too small in any case (Bengio & Grandvalet 2004): a guide for a
 choice and no confidence interval.
 
-The one-standard-error rule takes the strongest penalty whose mean is within one standard error of
-the best one (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10).
+Which point a rule takes is in `jaxreg.choice`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 from jax.tree_util import GetAttrKey
 
+from jaxreg import choice
 from jaxreg._tree import PyTree, is_concrete
-from jaxreg.penalty import Penalty
+from jaxreg.choice import Choice
+from jaxreg.grid import point_label
 from jaxreg.report.table import Table
 from jaxreg.results import archive, summary
 from jaxreg.results.status import Status
 
-__all__ = ["Choice", "SweepResult"]
+__all__ = ["SweepResult"]
 
 _KIND = "jaxreg.SweepResult"
 
 
-class Choice(NamedTuple):
-    """A penalty that a rule chose, and the score it was chosen for.
-
-    `index` counts along the lam axis, `coords` are its grid coordinates, `penalty` the penalty
-    itself; `mean` and `stderr` are of the validation metric.
-    """
-
-    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
-    coords: dict[str, float]
-    penalty: Penalty
-    mean: float
-    stderr: float
-    rule: str
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SweepResult:
-    """K penalties x F folds x S seeds, evaluated at T times; a pytree.
+    """K points x F folds x S seeds, evaluated at T times; a pytree.
 
     Attributes:
-      coords: name -> [K], the grid coordinates of each penalty. The first name is the strength that
-        the one-standard-error rule orders by.
-      penalties: the stacked penalty, leaves [K, ...].
+      coords: name -> [K], the coordinates of each point.
+      points: the stacked point, leaves [K, ...].
       time: int [T], the step counts at which the lanes were evaluated; the last is the end.
-      train: metric -> [K, F, S, T] on the training rows. "loss" is the data loss, never with the
+      train: metric -> [K, F, S, T] on the training rows. "loss" is the data loss, never with a
         penalty in it.
       valid: the same on the validation rows.
-      penalty_value: [K, F, S, T], R(params).
+      terms: name -> [K, F, S, T], the value of each term of the penalties in the points.
       params: final parameters, leaves [K, F, S, ...]; None when they were not kept.
       status: int [K, F, S] of `Status`.
-      settings: JSON text of what made it.
       stop: int [K, F, S], which of the T evaluations counts for each lane, and is that of its
         parameters: the last it was trained to, or its best with early stopping; None is the last
         for all. The curves of a lane that ended before the others go on with NaN.
+      strengths: the names of the coordinates that are strengths of penalties: larger is simpler.
+      made_by: JSON text of what made it.
 
     Methods that look at numbers return float64 numpy arrays and work outside `jit` only.
 
@@ -78,13 +65,14 @@ class SweepResult:
     >>> curves = {"loss": np.array([[1.0, 3.0], [1.0, 2.0], [9.0, 9.0]]).reshape(3, 2, 1, 1)}
     >>> result = SweepResult(
     ...     coords={"lam": np.array([0.01, 0.1, 1.0])},
-    ...     penalties=jax.vmap(jr.l2)(np.array([0.01, 0.1, 1.0])),
+    ...     points=jax.vmap(jr.l2)(np.array([0.01, 0.1, 1.0])),
     ...     time=np.array([500]),
     ...     train=curves,
     ...     valid=curves,
-    ...     penalty_value=np.zeros((3, 2, 1, 1)),
+    ...     terms={"l2": np.zeros((3, 2, 1, 1))},
     ...     params=None,
     ...     status=np.zeros((3, 2, 1), int),
+    ...     strengths=("lam",),
     ... )
     >>> result
     SweepResult: 3 x l2, 2 folds, 500 steps
@@ -93,25 +81,32 @@ class SweepResult:
       1se       lam=0.1: valid loss 1.50 ± 0.50
       status    6 of 6 lanes finished, 0 diverged
       data      loss at 1 time; params not kept
-    >>> result.best("min").penalty
+    >>> result.best("min").point
     l2(0.1)
     """
 
     coords: dict[str, Any]
-    penalties: PyTree
+    points: PyTree
     time: Any
     train: dict[str, Any]
     valid: dict[str, Any]
-    penalty_value: Any
+    terms: dict[str, Any]
     params: PyTree
     status: Any
-    settings: str = "{}"
     stop: Any = None
+    strengths: tuple[str, ...] = ()
+    made_by: str = "{}"
 
     @property
     def axes(self) -> tuple[str, str, str, str]:
         """Names of the axes of every curve."""
-        return ("lam", "fold", "seed", "time")
+        return ("point", "fold", "seed", "time")
+
+    @property
+    def penalty_value(self) -> np.ndarray:
+        """R(params) [K, F, S, T], the sum of the terms."""
+        zeros = np.zeros((*np.shape(self.status), np.size(self.time)), np.float32)
+        return sum((np.asarray(v) for v in self.terms.values()), start=zeros)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -142,27 +137,41 @@ class SweepResult:
         return summary.stderr(self._final(metric, split))
 
     def best(
-        self, rule: str = "min", metric: str = "loss", *, maximize: bool | None = None
+        self,
+        rule: str = "min",
+        metric: str = "loss",
+        *,
+        maximize: bool | None = None,
+        simplest: Mapping[str, str] | None = None,
     ) -> Choice:
-        """The penalty to use, by its validation score; one that diverged or was given up never is.
+        """The point to use, by its validation score; one that diverged or was given up never is.
 
         Args:
-          rule: "min", the best mean; or "1se", the strongest penalty (largest first coordinate) whose
-            mean is within one standard error, that of the best, of the best mean.
+          rule: "min", the best mean; or "1se", the simplest model whose mean is within one standard
+            error, that of the best, of the best mean.
           metric: "loss", or one of the trainer's metrics.
           maximize: whether larger is better. Must be given for every metric but the loss.
+          simplest: which end of which coordinate is the simpler model, as {"width": "smallest"}; several
+            compare in their order. By default the largest λ, where one coordinate is a strength.
 
         Raises:
-          ValueError: every penalty diverged or was given up, unknown rule or metric, `maximize`
-            missing, or the rule needs a standard error where there is a single lane.
+          ValueError: every point diverged or was given up, unknown rule, metric or coordinate,
+            `maximize` or `simplest` missing, or the rule needs a standard error where there is a single
+            lane.
         """
         mean, stderr = self.mean(metric), self.stderr(metric)
         sign = -1.0 if summary.direction(metric, maximize) else 1.0
-        strength = np.asarray(next(iter(self.coords.values())), float)
         score = np.where(self._any(Status.GIVEN_UP), np.nan, sign * mean)
-        k = summary.choose(rule, metric, score, stderr, strength)
-        penalty = jax.tree.map(lambda x: x[k], self.penalties)
-        return Choice(k, self._point(k), penalty, float(mean[k]), float(stderr[k]), rule)
+        if not np.isfinite(score).any():
+            raise ValueError(
+                f"best: all {len(score)} points diverged or were given up, so none has a finite mean "
+                f"{metric}. Lower the learning rate or the strengths; plot_learning_curves() shows where "
+                "it happened."
+            )
+        simple = choice.simplicity(self.coords, self.strengths, simplest)
+        k = choice.choose(rule, score, stderr, simple)
+        point = jax.tree.map(lambda x: x[k], self.points)
+        return Choice(k, self._point(k), point, float(mean[k]), float(stderr[k]), rule)
 
     def lane(self, k: int, fold: int = 0, seed: int = 0) -> PyTree:
         """Final parameters of one lane.
@@ -179,7 +188,7 @@ class SweepResult:
         return jax.tree.map(lambda x: x[k, fold, seed], self.params)
 
     def table(self) -> Table:
-        """Each penalty's losses and metrics at the last step, mean ± standard error, and the choices.
+        """Each point's losses and metrics at the last step, mean ± standard error, and the choices.
 
         The choices are by the validation loss; a warning says when the best lies at an end of the
         grid. `rows` hold the numbers: every coordinate, "train loss", "train loss se", and so on.
@@ -243,9 +252,11 @@ class SweepResult:
         trees = {name: getattr(self, name) for name in _DATA_FIELDS}
         header = {
             "format": _KIND,
-            "settings": self.settings,
+            "made_by": self.made_by,
             "coords": list(self.coords),
-            "penalty": summary.label(self.penalties),
+            "terms": list(self.terms),
+            "strengths": list(self.strengths),
+            "point": summary.label(self.points),
         }
         archive.write_archive(path, header, trees, overwrite)
         return path
@@ -285,31 +296,32 @@ class SweepResult:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike, *, like: tuple[Penalty | None, PyTree] | None = None
+        cls, path: str | os.PathLike, *, like: tuple[PyTree, PyTree] | None = None
     ) -> SweepResult:
         """Read what `save` wrote; arrays come back as numpy arrays of the same bits and dtypes.
 
         Args:
           path: the file.
-          like: (penalty, params) of the structure to restore; the numbers in them do not matter, and
-            either may be None. Without it `penalties` and `params` are nested dicts of arrays, and
-            the penalty of a `Choice` is the dict of its strengths.
+          like: (point, params) of the structure to restore; the numbers in them do not matter, and
+            either may be None. Without it `points` and `params` are nested dicts of arrays, and the
+            point of a `Choice` is the dict of its numbers.
 
         Raises:
           FileNotFoundError: there is no such file. ValueError: it is damaged or of another kind, or
             `like` has another structure.
         """
         header, trees = archive.read_archive(archive.archive_path(path), _KIND)
-        penalty, params = (None, None) if like is None else like
-        if isinstance(penalty, Penalty) and penalty.label != header["penalty"]:
+        point, params = (None, None) if like is None else like
+        if point is not None and point_label(point) != header["point"]:
             raise ValueError(
-                f"load: the file holds {header['penalty']!r}, but the penalty of `like` is "
-                f"{penalty.label!r}."
+                f"load: the file holds {header['point']!r}, but the point of `like` is "
+                f"{point_label(point)!r}."
             )
-        templates = {"penalties": penalty, "params": params}
+        templates = {"points": point, "params": params}
         built = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
-        built["coords"] = {name: built["coords"][name] for name in header["coords"]}
-        return cls(**built, settings=header["settings"])
+        for field in ("coords", "terms"):
+            built[field] = {name: built[field][name] for name in header[field]}
+        return cls(**built, strengths=tuple(header["strengths"]), made_by=header["made_by"])
 
     def __repr__(self) -> str:
         if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):
@@ -321,11 +333,11 @@ class SweepResult:
         return {name: float(str(np.asarray(v)[k])) for name, v in self.coords.items()}
 
     def _any(self, status: Status) -> np.ndarray:
-        """Which penalties [K] have a lane of this status."""
+        """Which points [K] have a lane of this status."""
         return (np.asarray(self.status) == status).any((1, 2))
 
     def _final(self, metric: str, split: str) -> np.ndarray:
-        """The metric where it counts [K, F, S], NaN for every lane of a lam that diverged in one."""
+        """The metric where it counts [K, F, S], NaN for every lane of a point that diverged in one."""
         table = summary.chosen("split", split, {"train": self.train, "valid": self.valid})
         values = np.asarray(summary.chosen("metric", metric, table))
         if self.stop is None:
@@ -336,14 +348,14 @@ class SweepResult:
         return np.where(diverged, np.nan, final.astype(np.float64))
 
 
-# The coordinates' order has a meaning, and jax sorts the keys of a dict: their names are static.
+# The order of coordinates and terms has a meaning, and jax sorts the keys of a dict: their names are static.
 _DATA_FIELDS = (
     "coords",
-    "penalties",
+    "points",
     "time",
     "train",
     "valid",
-    "penalty_value",
+    "terms",
     "params",
     "status",
     "stop",
@@ -351,7 +363,8 @@ _DATA_FIELDS = (
 
 
 def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
-    return [getattr(result, n) for n in _DATA_FIELDS], (tuple(result.coords), result.settings)
+    names = tuple(result.coords), tuple(result.terms)
+    return [getattr(result, n) for n in _DATA_FIELDS], (*names, result.strengths, result.made_by)
 
 
 def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tuple]:
@@ -360,11 +373,12 @@ def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tupl
 
 
 def _unflatten(aux: tuple, children: Any) -> SweepResult:
-    names, settings = aux
+    coords, terms, strengths, made_by = aux
     fields = dict(zip(_DATA_FIELDS, children))
-    if isinstance(fields["coords"], dict):
-        fields["coords"] = {name: fields["coords"][name] for name in names}
-    return SweepResult(**fields, settings=settings)
+    for field, names in {"coords": coords, "terms": terms}.items():
+        if isinstance(fields[field], dict):
+            fields[field] = {name: fields[field][name] for name in names}
+    return SweepResult(**fields, strengths=strengths, made_by=made_by)
 
 
 jax.tree_util.register_pytree_with_keys(SweepResult, _flatten_with_keys, _unflatten, _flatten)

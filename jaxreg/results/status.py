@@ -28,7 +28,7 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.FINISHED: "finished all steps",
     Status.DIVERGED: "diverged: a loss or parameter became NaN or infinite",
-    Status.GIVEN_UP: "given up at a rung: its penalty was not among the best",
+    Status.GIVEN_UP: "given up at a rung: its point was not among the best",
     Status.STOPPED: "stopped early: its validation loss had ceased to fall",
     Status.RUNNING: "interrupted: it had further steps to go",
 }

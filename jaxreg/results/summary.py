@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg.penalty import Penalty
+from jaxreg.grid import point_label
+from jaxreg.objective import penalties_in
 from jaxreg.report.table import Column, Table
 from jaxreg.results.status import Status
 
-__all__ = ["choose", "chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
-
-RULES = ("1se", "min")
+__all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
 
 
 def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -51,32 +50,6 @@ def direction(metric: str, maximize: bool | None) -> bool:
     return bool(maximize)
 
 
-def choose(
-    rule: str, metric: str, score: np.ndarray, stderr: np.ndarray, strength: np.ndarray
-) -> int:
-    """The index a rule chooses, lower scores being better."""
-    if rule not in RULES:
-        raise ValueError(f"best: no rule {rule!r}; choose from {sorted(RULES)}.")
-    finite = np.isfinite(score)
-    if not finite.any():
-        raise ValueError(
-            f"best: all {len(score)} penalties diverged or were given up, so none has a finite mean "
-            f"{metric}. Lower the learning rate or the strengths; plot_learning_curves() shows where it "
-            "happened."
-        )
-    lowest = int(np.argmin(np.where(finite, score, np.inf)))
-    if rule == "min":
-        return lowest
-    if not np.isfinite(stderr[lowest]):
-        raise ValueError(
-            "best: the rule '1se' needs a standard error, and a single lane for each penalty has none. "
-            "Sweep with folds, or with seeds of at least 2."
-        )
-    near = finite & (score <= score[lowest] + stderr[lowest])
-    # Several penalties may share the largest strength (a second axis): of those, the best.
-    return int(min(np.flatnonzero(near), key=lambda k: (-strength[k], score[k])))
-
-
 def choices(result: Any) -> dict[str, Any]:
     """The choice of each rule on the validation loss, without those that cannot be made."""
     made = {}
@@ -88,9 +61,9 @@ def choices(result: Any) -> dict[str, Any]:
     return made
 
 
-def label(penalties: Any) -> str:
-    """The name of the penalties without their strengths; a loaded result may not know it."""
-    return penalties.label if isinstance(penalties, Penalty) else "penalties"
+def label(points: Any) -> str:
+    """The name of the points without their numbers; a result that was read back may not know it."""
+    return point_label(points) if penalties_in(points) else "points"
 
 
 def spread(result: Any) -> str:
@@ -128,7 +101,7 @@ def table(result: Any) -> Table:
 
 
 def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
-    """Coordinates and mean ± SE of every penalty, as values and as texts."""
+    """Coordinates and mean ± SE of every point, as values and as texts."""
     columns = {name: np.asarray(v, float) for name, v in result.coords.items()}
     texts = [[f"{v:.4g}" for v in column] for column in columns.values()]
     for metric in result.metrics:
@@ -173,7 +146,7 @@ _WORDS = {
 
 
 def _status(lanes: np.ndarray) -> str:
-    """How the lanes of a penalty ended: the gravest, and of how many."""
+    """How the lanes of a point ended: the gravest, and of how many."""
     counts = {word: int((lanes == status).sum()) for status, word in _WORDS.items()}
     word = next(word for word, n in counts.items() if n)
     n = counts[word]
@@ -184,12 +157,12 @@ def _title(result: Any) -> str:
     n, folds, seeds = np.shape(result.status)
     counts = [_count(k, name) for k, name in ((folds, "fold"), (seeds, "seed")) if k > 1]
     steps = _count(int(np.asarray(result.time)[-1]), "step")
-    return ", ".join([_many(n, label(result.penalties)), *counts, steps])
+    return ", ".join([_many(n, label(result.points)), *counts, steps])
 
 
 def _many(n: int, name: str) -> str:
-    # Read back without a template, the penalties are numbers that do not know their name.
-    return f"{n} {name}" if name == "penalties" else f"{n} x {name}"
+    # Read back without a template, the points are numbers that do not know their name.
+    return f"{n} {name}" if name == "points" else f"{n} x {name}"
 
 
 def _count(n: int, name: str) -> str:
@@ -199,10 +172,9 @@ def _count(n: int, name: str) -> str:
 def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
     over = spread(result)
     yield f"±: standard error over {over}." if over else "one lane each: no standard error."
-    name = next(iter(result.coords))
     words = {
         "min": "min: lowest mean validation loss.",
-        "1se": f"1se: strongest {name} within one standard error of it.",
+        "1se": f"1se: largest {' '.join(result.strengths)} within one standard error of it.",
     }
     if made:
         yield " ".join(words[rule] for rule in made)
@@ -215,9 +187,9 @@ def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
 
 def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterator[str]:
     if n_bad.all():
-        yield "every penalty diverged: there is nothing to choose. Lower the learning rate."
+        yield "every point diverged: there is nothing to choose. Lower the learning rate."
     elif n_bad.any():
-        yield f"{(n_bad > 0).sum()} of {len(n_bad)} penalties diverged in some lane; none is chosen."
+        yield f"{(n_bad > 0).sum()} of {len(n_bad)} points diverged in some lane; none is chosen."
     name, values = next((name, np.asarray(v, float)) for name, v in result.coords.items())
     if "min" not in made or np.ptp(values) == 0:
         return

@@ -1,22 +1,10 @@
-"""Whole experiments over penalties as one compiled program; public as `jaxreg.NAME`."""
+"""Whole experiments over points as one compiled program; public as `jaxreg.NAME`.
 
-from jaxreg.sweeps.callbacks import Callback, Evaluation, Setup
-from jaxreg.sweeps.grid import Grid, grid, map_penalties
+`sweep` checks and lays out, `drive` trains the population in rounds, `program` is what is compiled.
+`machine/` knows devices, hosts and memory, `watch/` whoever looks on.
+"""
+
 from jaxreg.sweeps.halving import Halving
 from jaxreg.sweeps.sweep import Interrupted, sweep
-from jaxreg.sweeps.trackers import MLflow, TensorBoard, WandB
 
-__all__ = [
-    "Callback",
-    "Evaluation",
-    "Grid",
-    "Halving",
-    "Interrupted",
-    "MLflow",
-    "Setup",
-    "TensorBoard",
-    "WandB",
-    "grid",
-    "map_penalties",
-    "sweep",
-]
+__all__ = ["Halving", "Interrupted", "sweep"]

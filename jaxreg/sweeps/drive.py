@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxreg.results import Status
-from jaxreg.sweeps.callbacks import Callbacks, Evaluation
 from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore
 from jaxreg.sweeps.halving import Rung, survivors
-from jaxreg.sweeps.hosts import agree, leads
+from jaxreg.sweeps.machine.hosts import agree, leads
 from jaxreg.sweeps.population import Population
-from jaxreg.sweeps.progress import Progress
+from jaxreg.sweeps.watch.callbacks import Callbacks, Evaluation
+from jaxreg.sweeps.watch.progress import Progress
 
 __all__ = ["Agenda", "Drive"]
 
@@ -116,14 +116,14 @@ class Drive:
             step=int(self.agenda.times[at]),
             train={m: seen(c[:, :, at, 0]) for m, c in log.metrics.items()},
             valid={m: seen(c[:, :, at, 1]) for m, c in log.metrics.items()},
-            penalty=seen(log.penalty[:, :, at]),
+            terms={n: seen(c[:, :, at]) for n, c in log.terms.items()},
             alive=folds(alive),
         )
 
     @property
     def counted(self) -> np.ndarray:
         """The evaluation [K, P] that counts for each lane: its last, with early stopping its best."""
-        if not self.population.setting.early_stopping:
+        if not self.population.spec.early_stopping:
             return self.last
         loss = self.population.table.log.metrics["loss"][..., 1]
         return np.argmin(np.where(np.isnan(loss), np.inf, loss), -1)
@@ -137,7 +137,7 @@ class Drive:
         return np.where(gone, np.nan, lanes).mean(1)
 
     def _give_up(self, seconds_left: float) -> None:
-        """End lanes whose patience has ended and, at a rung, the penalties that do not go on."""
+        """End lanes whose patience has ended and, at a rung, the points that do not go on."""
         log, alive = self.population.table.log, self.population.alive
         stopped = alive & (log.stopped >= 0)
         self.status[stopped] = np.where(log.finite, Status.STOPPED, Status.DIVERGED)[stopped]

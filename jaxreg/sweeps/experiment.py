@@ -10,41 +10,43 @@ import numpy as np
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
+from jaxreg.fit.trainer import TrainState
+from jaxreg.grid import Grid, point_label
 from jaxreg.sweeps.drive import Agenda
-from jaxreg.sweeps.grid import Grid
-from jaxreg.sweeps.hosts import raw
-from jaxreg.sweeps.program import Setting, Shared
+from jaxreg.sweeps.machine.hosts import raw
+from jaxreg.sweeps.program import Common, Spec
 
 __all__ = ["fingerprint"]
 
 
-def fingerprint(setting: Setting, shared: Shared, grid: Grid, agenda: Agenda, seeds: int) -> dict:
+def fingerprint(
+    spec: Spec, common: Common, grid: Grid, agenda: Agenda, seeds: int, start: TrainState
+) -> dict:
     """Name -> number or text; equal for runs that train the same lanes to the same numbers.
 
     Of the user's functions only what they make is compared, the parameters' names and shapes: a
     changed loss with the same parameters is not noticed.
     """
-    start = jax.eval_shape(lambda: setting.trainer.start(grid[0], shared.key))
     params = _tree.flatten(start.params)
     coords = {f"the grid's {n}": [float(str(x)) for x in v] for n, v in grid.coords.items()}
     return {
-        "penalty": grid.penalty.label,
+        "point": point_label(grid.points),
         **coords,
-        "strengths": digest(grid.penalty),
-        "data": digest(shared.data),
-        "folds": digest(shared.folds),
-        "key": digest(shared.key),
+        "numbers": digest(grid.points),
+        "data": digest(common.data),
+        "folds": digest(common.folds),
+        "key": digest(common.key),
         "seeds": seeds,
         "steps": agenda.steps,
-        "batch_size": setting.batch_size or 0,
+        "batch_size": spec.batch_size or 0,
         "evaluations": [int(t) for t in agenda.times],
         "rungs": [list(map(int, rung)) for rung in agenda.rungs],
-        "patience": int(shared.patience) if setting.early_stopping else 0,
+        "patience": int(common.patience) if spec.early_stopping else 0,
         "parameters": [
             f"{p} {x.dtype}{list(x.shape)}" for p, x in zip(params.paths, params.values)
         ],
         "optimizer": [f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(start.opt_state)],
-        "metrics": sorted(setting.trainer.metrics),
+        "metrics": sorted(spec.metrics),
     }
 
 

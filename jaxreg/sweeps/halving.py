@@ -1,8 +1,8 @@
 """Successive halving: the steps go where the validation loss says they may pay.
 
-At a few rungs on the way every penalty is judged by its validation loss, averaged over folds and
+At a few rungs on the way every point is judged by its validation loss, averaged over folds and
 seeds, and only the best share goes on. Always by the data's loss, never by the penalised one, which
-would prefer small λ; and by whole penalties, so that those that are compared at the end have been
+would prefer small λ; and by whole points, so that those that are compared at the end have been
 trained alike. Source: Jamieson & Talwalkar, Non-stochastic best arm identification and hyperparameter
 optimization (AISTATS 2016), algorithm 1.
 """
@@ -19,7 +19,7 @@ __all__ = ["Halving", "Rung"]
 
 
 class Rung(NamedTuple):
-    """After `step` steps, `keep` penalties go on."""
+    """After `step` steps, `keep` points go on."""
 
     step: int
     keep: int
@@ -27,10 +27,10 @@ class Rung(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Halving:
-    """Keep the best share of the penalties at each rung, and give the others up.
+    """Keep the best share of the points at each rung, and give the others up.
 
     With share q and r rungs, the i-th of them (i = 1, …, r) stands at q^(r - i + 1) of all steps, and
-    ceil(q K), ceil(q ceil(q K)), … of the K penalties go on: each stage costs about the same.
+    ceil(q K), ceil(q ceil(q K)), … of the K points go on: each stage costs about the same.
 
     Args:
       keep: share that goes on at each rung, between 0 and 1 (both excluded).
@@ -53,14 +53,14 @@ class Halving:
         if not 0 < self.keep < 1:
             raise ValueError(
                 f"Halving: `keep` must be between 0 and 1, both excluded, got {self.keep}; 0.5 gives "
-                "half of the penalties up at each rung."
+                "half of the points up at each rung."
             )
         if not isinstance(self.rungs, (int, np.integer)) or self.rungs < 1:
             raise ValueError(
                 f"Halving: `rungs` must be an integer of at least 1, got {self.rungs!r}."
             )
 
-    def schedule(self, n_penalties: int, steps: int) -> list[Rung]:
+    def schedule(self, n_points: int, steps: int) -> list[Rung]:
         """The rungs of a sweep.
 
         Raises:
@@ -73,29 +73,27 @@ class Halving:
                 f"sweep: {self.rungs} rungs that keep {self.keep:g} each do not fit into {steps} steps; "
                 "take fewer rungs or a larger `keep`."
             )
-        left, rungs = n_penalties, []
+        left, rungs = n_points, []
         for step in at:
             left = max(1, math.ceil(round(left * self.keep, 6)))
             rungs.append(Rung(step, left))
         return rungs
 
-    def share(self, n_penalties: int, steps: int) -> float:
+    def share(self, n_points: int, steps: int) -> float:
         """The share of the lane-steps of the whole sweep that is still done."""
-        return sum(n * length for n, length in stages(n_penalties, steps, self)) / (
-            n_penalties * steps
-        )
+        return sum(n * length for n, length in stages(n_points, steps, self)) / (n_points * steps)
 
 
-def stages(n_penalties: int, steps: int, halving: Halving | None) -> list[tuple[int, int]]:
-    """(penalties, steps) between the rungs."""
-    rungs = halving.schedule(n_penalties, steps) if halving else []
-    counts = [n_penalties, *(r.keep for r in rungs)]
+def stages(n_points: int, steps: int, halving: Halving | None) -> list[tuple[int, int]]:
+    """(points, steps) between the rungs."""
+    rungs = halving.schedule(n_points, steps) if halving else []
+    counts = [n_points, *(r.keep for r in rungs)]
     ends = [0, *(r.step for r in rungs), steps]
     return [(n, b - a) for n, a, b in zip(counts, ends, ends[1:])]
 
 
 def survivors(score: np.ndarray, alive: np.ndarray, keep: int) -> np.ndarray:
-    """Which of the `alive` penalties [K] go on: the `keep` lowest scores; NaN and inf never."""
+    """Which of the `alive` points [K] go on: the `keep` lowest scores; NaN and inf never."""
     ranked = np.where(alive & np.isfinite(score), score, np.inf)
     best = np.argsort(ranked, kind="stable")[:keep]
     chosen = np.zeros(len(score), bool)

@@ -1,7 +1,7 @@
 """The population of a sweep: which lanes are running, where each lies, and its whole state.
 
 The lanes live in blocks on the devices. When some are given up those that are left close ranks, so
-that lanes saved are time saved. On the host the population is one table with the axes [penalty, pair of
+that lanes saved are time saved. On the host the population is one table with the axes [point, pair of
 fold and seed], whatever the layout: it is what is packed anew, saved and returned. The numbers of a
 lane do not depend on its neighbours.
 """
@@ -19,20 +19,20 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg._tree import PyTree
-from jaxreg.sweeps.grid import Grid
-from jaxreg.sweeps.hosts import agree, from_host, raw, to_host
-from jaxreg.sweeps.layout import Layout, memory_limit, narrower, packed
-from jaxreg.sweeps.program import LaneState, Log, Rows, Setting, Shared, programs
+from jaxreg.grid import Grid
+from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
+from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
+from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Spec, programs
 
 __all__ = ["Population"]
 
 
 class Block(NamedTuple):
-    """Rows of lanes that one call trains."""
+    """Bundles of lanes that one call trains."""
 
-    lanes: np.ndarray  # [R, c, 2]: penalty and pair of each
-    real: np.ndarray  # [R, c]: false where a lane only fills up
-    rows: Rows
+    lanes: np.ndarray  # [B, c, 2]: point and pair of each
+    real: np.ndarray  # [B, c]: false where a lane only fills up
+    bundles: Bundles
     states: LaneState
 
 
@@ -47,11 +47,11 @@ class Population:
     """
 
     def __init__(
-        self, setting: Setting, shared: Shared, grid: Grid, seeds: int, n_pairs: int, layout: Layout
+        self, spec: Spec, common: Common, grid: Grid, seeds: int, n_pairs: int, layout: Layout
     ):
-        self.setting, self.grid, self.seeds = setting, grid, seeds
-        self._programs = programs(setting)
-        self._shared = self._everywhere(shared)
+        self.spec, self.grid, self.seeds = spec, grid, seeds
+        self._programs = programs(spec)
+        self._common = self._everywhere(common)
         self.step = 0
         self.alive = np.ones((len(grid), n_pairs), bool)
         self.layout = self._fitting(layout)
@@ -66,8 +66,9 @@ class Population:
         """Every lane at step 0, evaluated."""
         self.blocks = []
         for lanes, real in self._places(self.layout):
-            rows = self._rows(lanes)
-            self.blocks.append(Block(lanes, real, rows, self._programs.start(rows, self._shared)))
+            bundles = self._bundles(lanes)
+            states = self._programs.start(bundles, self._common)
+            self.blocks.append(Block(lanes, real, bundles, states))
         self._run(0, 0, 1)
         self.fetch()
 
@@ -82,7 +83,7 @@ class Population:
     def _run(self, first: int, last: int, parts: int) -> None:
         cuts = [first + (last - first) * i // parts for i in range(parts + 1)]
         legs = [self._everywhere((np.int32(a), np.int32(b))) for a, b in itertools.pairwise(cuts)]
-        turns = _Turns(self._programs.advance, self._shared, self.blocks, legs)
+        turns = _Turns(self._programs.advance, self._common, self.blocks, legs)
         workers = [self._pool.submit(turns.work) for _ in range(self.layout.streams)]
         for worker in workers:
             worker.result()
@@ -91,7 +92,7 @@ class Population:
     def keep(self, alive: np.ndarray, seconds_left: float) -> None:
         """Give up all lanes outside `alive` [K, P].
 
-        Those left close ranks where that saves work, and on an accelerator, where fewer rows are
+        Those left close ranks where that saves work, and on an accelerator, where fewer bundles are
         another program, where it saves more of the `seconds_left` than compiling that takes.
         """
         if not (self.alive & ~alive).any():
@@ -103,7 +104,7 @@ class Population:
             return
         before, after = self._work(self.blocks), self._work(self._places(self.layout))
         saved = (1 - after / before) * seconds_left
-        pays = after < before and (self.layout.rows == 1 or saved > self._compiling)
+        pays = after < before and (self.layout.bundles == 1 or saved > self._compiling)
         if agree(int(pays))[0]:
             self.place()
 
@@ -141,31 +142,28 @@ class Population:
         at = lanes[..., 0], lanes[..., 1]
         states = jax.tree.map(lambda x: x[at], self.table)
         placed = from_host(states, self._shapes, self._placement)
-        return Block(lanes, real, self._rows(lanes), placed)
+        return Block(lanes, real, self._bundles(lanes), placed)
 
     # --- layout -----------------------------------------------------------------------------------
 
     def _places(self, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
         """(lanes, real) of every block."""
         lanes, real = packed(self.alive, layout.chunk)
-        rows = layout.rows or _rounded(len(lanes), layout.devices, bool(self.alive.all()))
-        return [
-            _filled(lanes[i : i + rows], real[i : i + rows], rows)
-            for i in range(0, len(lanes), rows)
-        ]
+        n = layout.bundles or _rounded(len(lanes), layout.devices, bool(self.alive.all()))
+        return [_filled(lanes[i : i + n], real[i : i + n], n) for i in range(0, len(lanes), n)]
 
     def _fitting(self, layout: Layout) -> Layout:
         """The layout, narrowed until XLA says that the compiled program fits into memory."""
         limit = memory_limit()
         while True:
             places = self._places(layout)
-            rows = self._rows(places[0][0])
-            self._shapes = self._programs.start.compiled(rows, self._shared).shapes
+            bundles = self._bundles(places[0][0])
+            self._shapes = self._programs.start.compiled(bundles, self._common).shapes
             state = _bytes_of(self._shapes) * len(places) // layout.devices + _bytes_of(
-                self._shared
+                self._common
             )
             legs = self._everywhere((np.int32(0), np.int32(0)))
-            advance = self._programs.advance.compiled(self._shapes, rows, self._shared, *legs)
+            advance = self._programs.advance.compiled(self._shapes, bundles, self._common, *legs)
             scratch = layout.streams * advance.scratch
             if state + scratch <= limit:
                 self._compiling = advance.seconds
@@ -174,29 +172,29 @@ class Population:
 
     def _everywhere(self, tree: PyTree) -> PyTree:
         """Arrays that every device has whole."""
-        mesh = self.setting.mesh
+        mesh = self.spec.mesh
         if mesh is None:
             return jax.tree.map(jnp.asarray, tree)
         whole = NamedSharding(mesh, PartitionSpec())
         return from_host(jax.tree.map(np.asarray, raw(tree)), tree, lambda _: whole)
 
-    def _rows(self, lanes: np.ndarray) -> Rows:
+    def _bundles(self, lanes: np.ndarray) -> Bundles:
         k, pair = lanes[..., 0], lanes[:, 0, 1].astype(np.int32)
-        penalty = jax.tree.map(lambda x: np.asarray(x)[k], self.grid.penalty)
-        rows = Rows(penalty, pair // self.seeds, pair % self.seeds)
-        mesh = self.setting.mesh
+        points = jax.tree.map(lambda x: np.asarray(x)[k], self.grid.points)
+        bundles = Bundles(points, pair // self.seeds, pair % self.seeds)
+        mesh = self.spec.mesh
         spread = None if mesh is None else NamedSharding(mesh, PartitionSpec("lanes"))
-        return from_host(rows, rows, lambda _: spread)
+        return from_host(bundles, bundles, lambda _: spread)
 
     def _placement(self, example: Any) -> Any:
-        return example.sharding if self.setting.mesh is not None else None
+        return example.sharding if self.spec.mesh is not None else None
 
 
 class _Turns:
     """Blocks and the legs of their way, handed out to threads: always to the block furthest behind."""
 
-    def __init__(self, advance: Any, shared: Shared, blocks: list[Block], legs: list):
-        self.advance, self.shared, self.blocks, self.legs = advance, shared, list(blocks), legs
+    def __init__(self, advance: Any, common: Common, blocks: list[Block], legs: list):
+        self.advance, self.common, self.blocks, self.legs = advance, common, list(blocks), legs
         self._done = [0] * len(blocks)
         self._busy = [False] * len(blocks)
         self._lock = threading.Condition()
@@ -206,7 +204,7 @@ class _Turns:
             block = self.blocks[i]
             try:
                 states = self.advance(
-                    block.states, block.rows, self.shared, *self.legs[self._done[i]]
+                    block.states, block.bundles, self.common, *self.legs[self._done[i]]
                 )
                 self.blocks[i] = block._replace(states=jax.block_until_ready(states))
             finally:
@@ -233,16 +231,16 @@ class _Turns:
             self._lock.notify_all()
 
 
-def _rounded(n_rows: int, devices: int, everyone: bool) -> int:
-    """Rows of a lone block: a multiple of the devices. Once lanes have gone it is a power of two of
-    them, since every number of rows is another program to compile."""
-    share = -(-n_rows // devices)
+def _rounded(n_bundles: int, devices: int, everyone: bool) -> int:
+    """Bundles of a lone block: a multiple of the devices. Once lanes have gone it is a power of two of
+    them, since every number of bundles is another program to compile."""
+    share = -(-n_bundles // devices)
     return devices * (share if everyone else 1 << (share - 1).bit_length())
 
 
-def _filled(lanes: np.ndarray, real: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `rows` rows, filled up with the last one."""
-    missing = rows - len(lanes)
+def _filled(lanes: np.ndarray, real: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """`n` bundles out of at most as many, filled up with the last one."""
+    missing = n - len(lanes)
     lanes = np.pad(lanes, ((0, missing), (0, 0), (0, 0)), mode="edge")
     return lanes, np.pad(real, ((0, missing), (0, 0)))
 

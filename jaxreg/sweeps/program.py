@@ -1,9 +1,9 @@
 """The compiled programs of a sweep: start a block of lanes, and train it from one step to another.
 
-A block is R rows of c lanes. The lanes of a row belong to one (fold, seed): they share their initial
-parameters, their minibatches and one gather per batch, and differ in the penalty alone. Rows are
-vmapped as well, and spread over the devices of a mesh. First and last step are traced, so one program
-serves every segment, every λ and every length of run; where it is cut changes no number.
+A block is B bundles of c lanes. The lanes of a bundle belong to one (fold, seed): they share their
+minibatches, one gather per batch and the key of their initial parameters, and differ in the point alone.
+Bundles are vmapped as well, and spread over the devices of a mesh. First and last step are traced, so one
+program serves every segment, every point and every length of run; where it is cut changes no number.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
-from jaxreg._stream import BatchStream, init_key, stream_key
 from jaxreg._tree import PyTree
-from jaxreg.penalty import Penalty
-from jaxreg.sweeps.folds import Folds
-from jaxreg.train import Trainer, TrainState
+from jaxreg.fit.check import trainer_at
+from jaxreg.fit.folds import Folds
+from jaxreg.fit.stream import BatchStream, init_key, stream_key
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
+from jaxreg.objective import terms_in
 
-__all__ = ["Best", "LaneState", "Log", "Rows", "Setting", "Shared", "programs"]
+__all__ = ["Best", "Bundles", "Common", "LaneState", "Log", "Spec", "programs"]
 
 
 class Log(NamedTuple):
     """What a lane remembers of its evaluations at E times; [E, 2] is (train, valid)."""
 
     metrics: dict[str, Array]  # [E, 2], NaN until the time has come
-    penalty: Array  # [E]
+    terms: dict[str, Array]  # [E], the value of each term of each penalty
     finite: Array  # bool: nothing has diverged so far
     stopped: Array  # int: the evaluation at which patience ended, -1 before
 
@@ -56,15 +57,15 @@ class LaneState(NamedTuple):
     log: Log
 
 
-class Rows(NamedTuple):
-    """What R rows of c lanes train: penalties [R, c, ...], fold [R], seed [R]."""
+class Bundles(NamedTuple):
+    """What B bundles of c lanes train: points [B, c, ...], fold [B], seed [B]."""
 
-    penalty: Penalty
+    points: PyTree
     fold: ArrayLike
     seed: ArrayLike
 
 
-class Shared(NamedTuple):
+class Common(NamedTuple):
     """What all lanes have in common; resident once on every device."""
 
     data: tuple
@@ -75,10 +76,12 @@ class Shared(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class Spec:
     """The static part: what a program is compiled for."""
 
-    trainer: Trainer
+    trainer: MakeTrainer
+    metrics: tuple[str, ...]
+    terms: tuple[str, ...]  # of the penalties in a point
     batch_size: int | None
     ahead: int  # steps whose batches are drawn at once
     fewest: int  # training rows of the smallest fold
@@ -143,20 +146,20 @@ def _parts(sharding: NamedSharding, shape: tuple[int, ...]) -> Any:
 
 
 class Programs(NamedTuple):
-    """`start(rows, shared)` -> states, and `advance(states, rows, shared, first, last)` -> states."""
+    """`start(bundles, common)` -> states, and `advance(states, bundles, common, first, last)`."""
 
     start: Program
     advance: Program
 
 
 @functools.lru_cache(maxsize=32)
-def programs(setting: Setting) -> Programs:
-    """The programs of a setting; the same ones, compiled already, when it comes again."""
-    start, advance = (functools.partial(f, setting=setting) for f in (_start, _advance))
-    if setting.mesh is not None:
+def programs(spec: Spec) -> Programs:
+    """The programs of a spec; the same ones, compiled already, when it comes again."""
+    start, advance = (functools.partial(f, spec=spec) for f in (_start, _advance))
+    if spec.mesh is not None:
         lanes, every = PartitionSpec("lanes"), PartitionSpec()
         over = functools.partial(
-            jax.shard_map, mesh=setting.mesh, axis_names={"lanes"}, check_vma=False, out_specs=lanes
+            jax.shard_map, mesh=spec.mesh, axis_names={"lanes"}, check_vma=False, out_specs=lanes
         )
         start = over(start, in_specs=(lanes, every))
         advance = over(advance, in_specs=(lanes, lanes, every, every, every))
@@ -166,65 +169,64 @@ def programs(setting: Setting) -> Programs:
     )
 
 
-def _over_rows(f: Callable) -> Callable:
-    """Map over the rows of a block; a lone row, and a lone lane below, runs bare, as a single fit does."""
+def _over(f: Callable) -> Callable:
+    """Map over the bundles of a block, or the lanes of a bundle; a lone one runs bare, as a fit does."""
 
-    def call(*rows):
-        if len(jax.tree.leaves(rows)[0]) > 1:
-            return jax.vmap(f)(*rows)
-        return jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], rows)))
+    def call(*trees):
+        if len(jax.tree.leaves(trees)[0]) > 1:
+            return jax.vmap(f)(*trees)
+        return jax.tree.map(lambda x: x[None], f(*jax.tree.map(lambda x: x[0], trees)))
 
     return call
 
 
-_over_lanes = _over_rows
+def _at(spec: Spec, point: PyTree) -> Trainer:
+    return trainer_at("sweep", spec.trainer, point)
 
 
-def _start(rows: Rows, shared: Shared, *, setting: Setting) -> LaneState:
-    def lane(penalty, key):
-        state = setting.trainer.start(penalty, key)
-        return LaneState(
-            _sharded(state, setting), _no_best(state, setting), _no_log(shared, setting)
-        )
+def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
+    def bundle(bundle: Bundles):
+        key = init_key(common.key, bundle.seed)
 
-    def row(row: Rows):
-        key = init_key(shared.key, row.seed)
-        return _over_lanes(lambda penalty: lane(penalty, key))(row.penalty)
+        def lane(point):
+            state = _at(spec, point).start(key)
+            return LaneState(_sharded(state, spec), _no_best(state, spec), _no_log(common, spec))
 
-    return _over_rows(row)(rows)
+        return _over(lane)(bundle.points)
+
+    return _over(bundle)(bundles)
 
 
-def _no_log(shared: Shared, setting: Setting) -> Log:
-    times = len(shared.times)
-    names = ("loss", *setting.trainer.metrics)
+def _no_log(common: Common, spec: Spec) -> Log:
+    times = len(common.times)
     return Log(
-        {name: jnp.full((times, 2), jnp.nan) for name in names},
-        jnp.full(times, jnp.nan),
+        {name: jnp.full((times, 2), jnp.nan) for name in ("loss", *spec.metrics)},
+        {name: jnp.full(times, jnp.nan) for name in spec.terms},
         jnp.asarray(True),
         jnp.asarray(-1, jnp.int32),
     )
 
 
-def _no_best(state: TrainState, setting: Setting) -> Best | None:
-    if not setting.early_stopping:
+def _no_best(state: TrainState, spec: Spec) -> Best | None:
+    if not spec.early_stopping:
         return None
     return Best((state.params, state.model_state), jnp.asarray(jnp.inf), jnp.asarray(0, jnp.int32))
 
 
-def _sharded(state: TrainState, setting: Setting) -> TrainState:
+def _sharded(state: TrainState, spec: Spec) -> TrainState:
     """The parameters laid over the mesh as `shard_params` says; the optimizer's state follows them."""
-    if setting.shard_params is None or setting.mesh is None:
+    if spec.shard_params is None or spec.mesh is None:
         return state
     leaves = _tree.flatten(state.params)
     laid = [
-        lax.with_sharding_constraint(x, NamedSharding(setting.mesh, setting.shard_params(path, x)))
+        lax.with_sharding_constraint(x, NamedSharding(spec.mesh, spec.shard_params(path, x)))
         for path, x in zip(leaves.paths, leaves.values)
     ]
     return state._replace(params=leaves.rebuild(laid))
 
 
 def _advance(
-    states: LaneState, rows: Rows, shared: Shared, first: Array, last: Array, *, setting: Setting
+    states: LaneState, bundles: Bundles, common: Common, first: Array, last: Array, *, spec: Spec
 ) -> LaneState:
     """Steps first, …, last - 1 of every lane, evaluating at the times on the way and at `last`.
 
@@ -233,17 +235,17 @@ def _advance(
 
     def visit(carry):
         t, states, _ = carry
-        later = jnp.searchsorted(shared.times, t, side="right")
-        due = shared.times[jnp.minimum(later, len(shared.times) - 1)]
-        n = jnp.maximum(jnp.minimum(jnp.minimum(last, due) - t, setting.ahead), 0)
-        states = _over_rows(functools.partial(_run_row, shared, setting, t, n))(states, rows)
+        later = jnp.searchsorted(common.times, t, side="right")
+        due = common.times[jnp.minimum(later, len(common.times) - 1)]
+        n = jnp.maximum(jnp.minimum(jnp.minimum(last, due) - t, spec.ahead), 0)
+        states = _over(functools.partial(_run, common, spec, t, n))(states, bundles)
         t = t + n
-        at = jnp.searchsorted(shared.times, t)
+        at = jnp.searchsorted(common.times, t)
         # Only what an evaluation changes goes through the branch: a branch copies what it is given.
-        look = _over_rows(functools.partial(_look_row, shared, setting, at))
+        look = _over(functools.partial(_look, common, spec, at))
         best, log = lax.cond(
-            shared.times[jnp.minimum(at, len(shared.times) - 1)] == t,
-            lambda: look(states, rows),
+            common.times[jnp.minimum(at, len(common.times) - 1)] == t,
+            lambda: look(states, bundles),
             lambda: (states.best, states.log),
         )
         return t, LaneState(states.train, best, log), jnp.asarray(False)
@@ -252,54 +254,54 @@ def _advance(
     return lax.while_loop(lambda c: c[2] | (c[0] < last), visit, begun)[1]
 
 
-def _run_row(
-    shared: Shared, setting: Setting, t: Array, n: Array, states: LaneState, row: Rows
+def _run(
+    common: Common, spec: Spec, t: Array, n: Array, states: LaneState, bundle: Bundles
 ) -> LaneState:
-    fold = jax.tree.map(lambda x: x[row.fold], shared.folds)
-    key = stream_key(shared.key, row.fold, row.seed)
+    fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
+    key = stream_key(common.key, bundle.fold, bundle.seed)
     stream = BatchStream(
-        fold.rows,
-        fold.count,
-        key,
-        setting.batch_size,
-        setting.ahead,
-        setting.fewest,
-        _batch(setting),
+        fold.rows, fold.count, key, spec.batch_size, spec.ahead, spec.fewest, _batch(spec)
     )
-    run = lambda state, penalty: setting.trainer.run(state, penalty, shared.data, stream, t, n)
-    return states._replace(train=_over_lanes(run)(states.train, row.penalty))
+    run = lambda state, point: _at(spec, point).run(state, common.data, stream, t, n)
+    return states._replace(train=_over(run)(states.train, bundle.points))
 
 
-def _batch(setting: Setting) -> Any:
+def _batch(spec: Spec) -> Any:
     """Where the rows of a minibatch lie: spread over the mesh's axis `data`, if it has one."""
-    if setting.mesh is None or "data" not in setting.mesh.axis_names:
+    if spec.mesh is None or "data" not in spec.mesh.axis_names:
         return None
-    return NamedSharding(setting.mesh, PartitionSpec("data"))
+    return NamedSharding(spec.mesh, PartitionSpec("data"))
 
 
-def _look_row(
-    shared: Shared, setting: Setting, at: Array, states: LaneState, row: Rows
+def _look(
+    common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
-    weights = shared.folds.weights[row.fold]
+    weights = common.folds.weights[bundle.fold]
 
-    def lane(state, penalty):
-        metrics = setting.trainer.evaluate(state.train, shared.data, weights)
-        return _noted(state, metrics, penalty(state.train.params), at, shared.patience)
+    def lane(state, point):
+        metrics = _at(spec, point).evaluate(state.train, common.data, weights)
+        terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
+        return _noted(state, metrics, terms, at, common.patience)
 
-    return _over_lanes(lane)(states, row.penalty)
+    return _over(lane)(states, bundle.points)
 
 
 def _noted(
-    state: LaneState, metrics: dict[str, Array], value: Array, at: Array, patience: Array
+    state: LaneState,
+    metrics: dict[str, Array],
+    terms: dict[str, Array],
+    at: Array,
+    patience: Array,
 ) -> tuple[Best | None, Log]:
     """The best and the log after an evaluation; a lane that has stopped takes no more notes."""
     log, running = state.log, state.log.stopped < 0
-    parts: list[PyTree] = [metrics["loss"][0], value, *jax.tree.leaves(state.train.params)]
+    parts: list[PyTree] = [metrics["loss"][0], *terms.values()]
+    parts += jax.tree.leaves(state.train.params)
     finite = jnp.stack([jnp.isfinite(x).all() for x in parts]).all()
     note = lambda curve, x: jnp.where(running, curve.at[at].set(x), curve)
     log = log._replace(
         metrics={name: note(curve, metrics[name]) for name, curve in log.metrics.items()},
-        penalty=note(log.penalty, value),
+        terms={name: note(curve, terms[name]) for name, curve in log.terms.items()},
         finite=log.finite & (finite | ~running),
     )
     if state.best is None:

@@ -1,4 +1,4 @@
-"""The main job: train every (penalty, fold, seed) in one compiled program.
+"""The main job: train every (point, fold, seed) in one compiled program.
 
 This module checks what the user asked for, builds the population, and turns where it ended into a
 `SweepResult`; what happens on the way is in drive.py.
@@ -10,7 +10,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,21 +18,25 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxreg._stream import check_batch, check_data
+from jaxreg._tree import PyTree
+from jaxreg.fit.check import check, trainer_at, unused
+from jaxreg.fit.folds import Folds, make_folds
+from jaxreg.fit.single import forgotten
+from jaxreg.fit.stream import check_batch, check_data
+from jaxreg.fit.trainer import MakeTrainer, TrainState
+from jaxreg.grid import Grid
+from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
-from jaxreg.sweeps.callbacks import Callback, Callbacks, Setup
 from jaxreg.sweeps.checkpoint import CheckpointStore
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
-from jaxreg.sweeps.folds import make_folds
-from jaxreg.sweeps.grid import Grid
 from jaxreg.sweeps.halving import Halving, stages
-from jaxreg.sweeps.layout import check_mesh, default_mesh, plan
+from jaxreg.sweeps.machine.layout import check_mesh, default_mesh, plan
+from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
-from jaxreg.sweeps.program import Setting, Shared
-from jaxreg.sweeps.progress import Progress
-from jaxreg.sweeps.widest import widest
-from jaxreg.train import Trainer
+from jaxreg.sweeps.program import Common, Spec
+from jaxreg.sweeps.watch.callbacks import Callback, Callbacks, Outline
+from jaxreg.sweeps.watch.progress import Progress
 
 __all__ = ["Interrupted", "sweep"]
 
@@ -49,8 +53,33 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
+class _Options(NamedTuple):
+    """What a user may say beside the trainer, the grid and the data."""
+
+    steps: int
+    key: Array
+    seeds: int
+    batch_size: int | None
+    evals: int
+    halving: Halving | None
+    patience: int | None
+    chunk: int | None
+    mesh: Mesh | None
+    shard_params: Callable[[str, Any], PartitionSpec] | None
+
+
+class _Job(NamedTuple):
+    """A sweep that has been checked and laid out, and of which nothing has been compiled."""
+
+    population: Callable[[], Population]
+    outline: Callable[[Population], Outline]
+    agenda: Agenda
+    experiment: dict[str, Any]
+    warnings: list[str]
+
+
 def sweep(
-    trainer: Trainer,
+    trainer: MakeTrainer,
     grid: Grid,
     data: tuple,
     *,
@@ -72,15 +101,16 @@ def sweep(
     keep_params: bool = True,
     progress: bool | None = None,
 ) -> SweepResult:
-    """Train every penalty of the grid on every fold with every seed, in one compiled program.
+    """Train every point of the grid on every fold with every seed, in one compiled program.
 
-    All penalties of a (fold, seed) start from the same parameters and see the same minibatches, so
-    they differ by the penalty alone. A lane that diverges is marked and leaves the others untouched.
-    Strengths are arguments of the program: another grid of the same size does not compile again.
+    All points of a (fold, seed) start from the same key and see the same minibatches, so they differ by
+    the point alone. A lane that diverges is marked and leaves the others untouched. Points are arguments
+    of the program: another grid of the same size does not compile again.
 
     Args:
-      trainer: the `Trainer`.
-      grid: K penalties, from `jaxreg.grid`.
+      trainer: a function point -> `Trainer`; loss, metrics, start and optimizer may all depend on the
+        point. Define it once: compiled programs are found by it.
+      grid: K points, from `jaxreg.grid` or `jaxreg.points`.
       data: arrays with n rows each, such as (X, y). Standardise inside the trainer or beforehand on
         training rows only.
       steps: updates per lane.
@@ -91,14 +121,14 @@ def sweep(
       seeds: how many repetitions of each fold, with other initial parameters and batches.
       batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
       evals: how many times the lanes are evaluated on the way, the end included; rungs come on top.
-      halving: give penalties up at rungs, by their validation loss; see `Halving`.
+      halving: give points up at rungs, by their validation loss; see `Halving`.
       patience: end a lane after this many evaluations without a lower validation loss. Every lane
         then returns its best evaluation, and the parameters of it.
       checkpoint: a directory of this sweep alone. The state of every lane is saved there, and the
         same call goes on from it to bitwise the same result, whatever ended the first.
       checkpoint_every: seconds between checkpoints; one is always saved at the end.
       callbacks: `Callback` objects, such as `TensorBoard`; one that raises is switched off.
-      chunk: penalties vmapped together; chosen by machine, grid and memory when None.
+      chunk: points vmapped together; chosen by machine, grid and memory when None.
       mesh: devices to spread over, all of them when None: its axis "lanes" takes the lanes, an axis
         "data" splits each batch, others are for `shard_params`.
       shard_params: (path, array) -> PartitionSpec of a parameter over further axes of the mesh.
@@ -106,7 +136,7 @@ def sweep(
       progress: whether to show a progress bar; by default in terminals and notebooks only.
 
     Returns:
-      A `SweepResult` with the axes (lam, fold, seed, time).
+      A `SweepResult` with the axes (point, fold, seed, time).
 
     Raises:
       ValueError, TypeError: before anything compiles, naming the argument and what to do.
@@ -115,70 +145,94 @@ def sweep(
     >>> import optax, jaxreg as jr
     >>> x = jax.random.normal(jax.random.key(1), (40, 3))
     >>> y = x @ jnp.array([1.0, 0.0, 0.0])
-    >>> trainer = jr.Trainer(
-    ...     init=lambda key: jnp.zeros(3),
-    ...     loss=lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2),
-    ...     optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.3)),
+    >>> def trainer(p):
+    ...     loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
+    ...     tx = optax.chain(jr.add_penalty_gradient(p["reg"]), optax.sgd(p["lr"]))
+    ...     return jr.Trainer(lambda key: jnp.zeros(3), loss, tx)
+    >>> g = jr.grid(
+    ...     lambda lam, lr: {"reg": jr.l2(lam), "lr": lr}, lam=[0.001, 0.1, 10.0], lr=[0.03, 0.3]
     ... )
-    >>> g = jr.grid(jr.l2, lam=[0.001, 0.1, 10.0])
     >>> result = jr.sweep(trainer, g, (x, y), folds=4, steps=100, key=jax.random.key(0))
-    >>> round(result.best().coords["lam"], 4)
-    0.001
+    >>> result.best().coords
+    {'lam': 0.001, 'lr': 0.3}
     """
-    n = check_data("sweep", data)
-    n_valid = _check_validation(data, validation)
-    _check_counts(steps=steps, seeds=seeds, evals=evals)
     _check_options(grid, halving, patience, checkpoint_every)
-    table = make_folds(folds, n, n_valid, key)
-    _check_batches(batch_size, table)
-    if mesh is None:
-        mesh = default_mesh()
-    else:
-        check_mesh(mesh, batch_size, shard_params is not None)
+    options = _Options(
+        steps, key, seeds, batch_size, evals, halving, patience, chunk, mesh, shard_params
+    )
+    together, table = _data(data, validation, folds, key)
     calls = Callbacks(callbacks)
-    # The last penalty: the first may be λ = 0, in which no coupling shows.
-    start = trainer.check(grid[len(grid) - 1], key)
-    agenda = _agenda(steps, evals, halving, len(grid))
-    n_pairs = len(table.rows) * seeds
-    together = data if validation is None else jax.tree.map(_rows_after, data, tuple(validation))
-    together = jax.tree.map(jnp.asarray, tuple(together))
-    lanes = widest(trainer, start, together, batch_size or table.fewest, key)
-    layout = plan(stages(len(grid), steps, halving), n_pairs, chunk, mesh, lanes)
-
-    setting = Setting(
-        trainer, batch_size, _ahead(agenda, table.fewest, batch_size), table.fewest,
-        patience is not None, mesh, shard_params,
-    )  # fmt: skip
-    shared = Shared(
-        together, jax.tree.map(jnp.asarray, table), key,
-        jnp.asarray(agenda.times, jnp.int32), jnp.asarray(patience or 0, jnp.int32),
-    )  # fmt: skip
-    store = None
-    if checkpoint is not None:
-        store = CheckpointStore(checkpoint, fingerprint(setting, shared, grid, agenda, seeds))
-    made_by = {
-        "steps": steps, "seeds": seeds, "folds": len(table.rows), "batch_size": batch_size,
-        "halving": halving and repr(halving), "patience": patience,
-    }  # fmt: skip
-    label = f"{len(grid)} λ x {len(table.rows)} folds x {seeds} seeds"
+    job = _job(trainer, grid, together, table, options)
+    store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
+    label = f"{len(grid)} points x {len(table.rows)} folds x {seeds} seeds"
     with Progress(label, len(grid), steps, progress) as bar:
-        population = Population(setting, shared, grid, seeds, n_pairs, layout)
-        setup = _setup(population, len(table.rows), steps, made_by)
-        calls.start(setup)
-        drive = Drive(population, agenda, calls, bar, store, checkpoint_every)
+        population = job.population()
+        outline = job.outline(population)
+        calls.start(outline)
+        drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
         finished = drive.run()
-    result = _result(drive, keep_params, setup.settings)
+    result = _result(drive, keep_params, outline.made_by)
     calls.finish(result)
-    for text in (*drive.warnings, *calls.report()):
+    for text in (*job.warnings, *drive.warnings, *calls.report()):
         warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
     if not finished:
         raise Interrupted(_interruption(population.step, steps, checkpoint), result)
     return result
 
 
-def _agenda(steps: int, evals: int, halving: Halving | None, n_penalties: int) -> Agenda:
+def _job(
+    trainer: MakeTrainer, grid: Grid, together: tuple, table: Folds, options: _Options
+) -> _Job:
+    """Everything that can be refused is refused here."""
+    o = options
+    _check_counts(steps=o.steps, seeds=o.seeds, evals=o.evals)
+    _check_batches(o.batch_size, table)
+    mesh = default_mesh() if o.mesh is None else o.mesh
+    if o.mesh is not None:
+        check_mesh(o.mesh, o.batch_size, o.shard_params is not None)
+    # The last point: the first may have λ = 0, in which no coupling shows.
+    point = grid[len(grid) - 1]
+    start = check("sweep", trainer, point, o.key)
+    batch = jax.tree.map(lambda a: a[: o.batch_size or table.fewest], together)
+    _refuse_idle_axes(trainer, grid, point, start, batch, o.key)
+    warned = forgotten("sweep", trainer, point, start, batch, o.key)
+    agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
+    n_pairs = len(table.rows) * o.seeds
+    lanes = widest(trainer, point, start, together, o.batch_size or table.fewest, o.key)
+    layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.chunk, mesh, lanes)
+    spec = Spec(
+        trainer, tuple(trainer_at("sweep", trainer, point).metrics), tuple(terms_in(point)),
+        o.batch_size, _ahead(agenda, table.fewest, o.batch_size), table.fewest,
+        o.patience is not None, mesh, o.shard_params,
+    )  # fmt: skip
+    common = Common(
+        together, jax.tree.map(jnp.asarray, table), o.key,
+        jnp.asarray(agenda.times, jnp.int32), jnp.asarray(o.patience or 0, jnp.int32),
+    )  # fmt: skip
+    return _Job(
+        lambda: Population(spec, common, grid, o.seeds, n_pairs, layout),
+        lambda population: _outline(population, len(table.rows), o),
+        agenda,
+        fingerprint(spec, common, grid, agenda, o.seeds, start),
+        warned,
+    )
+
+
+def _refuse_idle_axes(
+    trainer: MakeTrainer, grid: Grid, point: PyTree, start: TrainState, batch: tuple, key: Array
+) -> None:
+    """Refuse numbers of the point that nothing uses: the result would name what made no difference."""
+    _, idle = unused("sweep", trainer, point, start, batch, key)
+    if idle:
+        raise ValueError(
+            f"sweep: neither the start nor an update nor an evaluation depends on {idle[0]!r} of the point "
+            f"(axes {', '.join(grid.names)}). Use it in `trainer`, or leave it out of the grid."
+        )
+
+
+def _agenda(steps: int, evals: int, halving: Halving | None, n_points: int) -> Agenda:
     """When to evaluate, `evals` times evenly and at each rung, and when to give up."""
-    rungs = halving.schedule(n_penalties, steps) if halving else []
+    rungs = halving.schedule(n_points, steps) if halving else []
     ahead = -(-steps // evals)
     times = {0, *range(ahead, steps, ahead), steps, *(rung.step for rung in rungs)}
     return Agenda(steps, np.array(sorted(times)), rungs)
@@ -190,17 +244,22 @@ def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
     return min(longest, int(np.clip(fewest // (batch_size or fewest), 64, 1024)))
 
 
-def _setup(population: Population, folds: int, steps: int, made_by: dict[str, Any]) -> Setup:
-    settings = {
-        **made_by, "layout": str(population.layout), "jax": jax.__version__,
+def _outline(population: Population, folds: int, options: _Options) -> Outline:
+    made_by = {
+        "steps": options.steps, "seeds": options.seeds, "folds": folds,
+        "batch_size": options.batch_size, "halving": options.halving and repr(options.halving),
+        "patience": options.patience, "layout": str(population.layout), "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }  # fmt: skip
     coords = {name: np.asarray(v) for name, v in population.grid.coords.items()}
-    metrics = ("loss", *population.setting.trainer.metrics)
-    return Setup(coords, folds, population.seeds, steps, metrics, json.dumps(settings))
+    spec = population.spec
+    return Outline(
+        coords, folds, options.seeds, options.steps, ("loss", *spec.metrics), spec.terms,
+        json.dumps(made_by),
+    )  # fmt: skip
 
 
-def _result(drive: Drive, keep_params: bool, settings: str) -> SweepResult:
+def _result(drive: Drive, keep_params: bool, made_by: str) -> SweepResult:
     """Everything in named axes."""
     population, times = drive.population, drive.agenda.times
     named = lambda x: x.reshape(len(x), -1, population.seeds, *x.shape[2:])
@@ -209,15 +268,16 @@ def _result(drive: Drive, keep_params: bool, settings: str) -> SweepResult:
     params = table.train.params if table.best is None else table.best.model[0]
     return SweepResult(
         coords=population.grid.coords,
-        penalties=population.grid.penalty,
+        points=population.grid.points,
         time=times,
         train={m: c[..., 0] for m, c in curves.items()},
         valid={m: c[..., 1] for m, c in curves.items()},
-        penalty_value=table.log.penalty,
+        terms=table.log.terms,
         params=params if keep_params else None,
         status=named(drive.status),
-        settings=settings,
         stop=named(drive.counted),
+        strengths=population.grid.strengths,
+        made_by=made_by,
     )
 
 
@@ -232,7 +292,9 @@ def _interruption(step: int, steps: int, checkpoint: Any) -> str:
 
 def _check_options(grid: Any, halving: Any, patience: Any, checkpoint_every: Any) -> None:
     if not isinstance(grid, Grid):
-        raise TypeError(f"sweep: `grid` must come from jaxreg.grid, got {type(grid).__name__}.")
+        raise TypeError(
+            f"sweep: `grid` must come from jaxreg.grid or jaxreg.points, got {type(grid).__name__}."
+        )
     if halving is not None and not isinstance(halving, Halving):
         raise TypeError(
             "sweep: `halving` must be a jaxreg.Halving, such as Halving(keep=0.5, rungs=3), got "
@@ -256,8 +318,17 @@ def _check_batches(batch_size: int | None, table: Any) -> None:
         )
 
 
-def _rows_after(a: Any, b: Any) -> Array:
+def _joined(a: Any, b: Any) -> Array:
     return jnp.concatenate([jnp.asarray(a), jnp.asarray(b, jnp.asarray(a).dtype)])
+
+
+def _data(data: tuple, validation: tuple | None, folds: Any, key: Array) -> tuple[tuple, Folds]:
+    """All rows, those of separate validation data last, and the folds over them."""
+    n = check_data("sweep", data)
+    n_valid = _check_validation(data, validation)
+    table = make_folds(folds, n, n_valid, key)
+    together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
+    return jax.tree.map(jnp.asarray, tuple(together)), table
 
 
 def _check_validation(data: tuple, validation: tuple | None) -> int:

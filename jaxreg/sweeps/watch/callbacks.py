@@ -1,7 +1,7 @@
 """Callbacks: your own code beside a running sweep, which cannot harm it.
 
 A sweep calls each callback once at its start, at every evaluation and at its end. What it hands out
-are numpy arrays in named axes (lam, fold, seed), read-only, on the first process only. A callback
+are numpy arrays in named axes (point, fold, seed), read-only, on the first process only. A callback
 that raises is switched off and the sweep goes on; what happened is told at the end.
 """
 
@@ -16,17 +16,17 @@ import numpy as np
 
 from jaxreg.results import SweepResult
 
-__all__ = ["Callback", "Callbacks", "Evaluation", "Setup"]
+__all__ = ["Callback", "Callbacks", "Evaluation", "Outline"]
 
 
-class Setup(NamedTuple):
+class Outline(NamedTuple):
     """What a sweep is about to do.
 
-    `coords` maps a name to the grid coordinate of each penalty, [K]; there are K x `folds` x `seeds`
-    lanes of `steps` updates each. `metrics` names what is measured, the loss first; `settings` is the
+    `coords` maps a name to the coordinate of each point, [K]; there are K x `folds` x `seeds`
+    lanes of `steps` updates each. `metrics` names what is measured, the loss first, `terms` the terms of the penalties; `made_by` is the
     JSON text of everything that makes the sweep.
 
-    >>> Setup({"lam": np.array([0.1, 1.0])}, 5, 3, 1000, ("loss",), "{}").coords["lam"].tolist()
+    >>> Outline({"lam": np.array([0.1, 1.0])}, 5, 3, 1000, ("loss",), ("l2",), "{}").coords["lam"].tolist()
     [0.1, 1.0]
     """
 
@@ -35,26 +35,32 @@ class Setup(NamedTuple):
     seeds: int
     steps: int
     metrics: tuple[str, ...]
-    settings: str
+    terms: tuple[str, ...]
+    made_by: str
 
 
 class Evaluation(NamedTuple):
     """What the lanes were measured at after `step` updates.
 
     `train` and `valid` map a metric to [K, F, S] on the training and the validation rows; "loss" is
-    the data loss, never with the penalty in it. `penalty` [K, F, S] is R(params), `alive` [K, F, S]
-    says which lanes still run; those that do not have NaN.
+    the data loss, never with a penalty in it. `terms` maps each term of the penalties to its value
+    [K, F, S], `alive` [K, F, S] says which lanes still run; those that do not have NaN.
 
     >>> ones = np.ones((2, 1, 1))
-    >>> Evaluation(10, {"loss": ones}, {"loss": ones}, ones, ones > 0).valid["loss"].shape
+    >>> Evaluation(10, {"loss": ones}, {"loss": ones}, {}, ones > 0).valid["loss"].shape
     (2, 1, 1)
     """
 
     step: int
     train: dict[str, np.ndarray]
     valid: dict[str, np.ndarray]
-    penalty: np.ndarray
+    terms: dict[str, np.ndarray]
     alive: np.ndarray
+
+    @property
+    def penalty(self) -> np.ndarray:
+        """R(params) [K, F, S]: the sum of the terms."""
+        return sum(self.terms.values(), start=np.zeros(self.alive.shape, np.float32))
 
 
 class Callback:
@@ -64,11 +70,11 @@ class Callback:
     ...     def evaluated(self, evaluation):
     ...         print(evaluation.step, evaluation.valid["loss"].mean())
     >>> ones = np.ones((2, 1, 1))
-    >>> Callbacks([Print()]).evaluated(Evaluation(10, {}, {"loss": ones}, ones, ones > 0))
+    >>> Callbacks([Print()]).evaluated(Evaluation(10, {}, {"loss": ones}, {}, ones > 0))
     10 1.0
     """
 
-    def start(self, setup: Setup) -> None:
+    def start(self, outline: Outline) -> None:
         """Called once, before the first step."""
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -91,7 +97,7 @@ class Callbacks:
     ...     def evaluated(self, evaluation):
     ...         raise OSError("disk full")
     >>> calls, ones = Callbacks([Broken()]), np.ones((2, 1, 1))
-    >>> calls.evaluated(Evaluation(10, {}, {}, ones, ones > 0))
+    >>> calls.evaluated(Evaluation(10, {}, {}, {}, ones > 0))
     >>> calls.report()
     ['callbacks[0] (Broken) raised in `evaluated` at step 10 and was switched off: OSError: disk full ...']
     """
@@ -112,9 +118,9 @@ class Callbacks:
         self._report: list[str] = []
         self._step = 0
 
-    def start(self, setup: Setup) -> None:
+    def start(self, outline: Outline) -> None:
         """Pass on the start of the sweep."""
-        self._call("start", setup._replace(coords=_read_only(setup.coords)))
+        self._call("start", outline._replace(coords=_read_only(outline.coords)))
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Pass on an evaluation."""

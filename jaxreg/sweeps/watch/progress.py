@@ -19,12 +19,12 @@ def _wanted(progress: bool | None) -> bool:
 
 
 class Progress:
-    """λs alive, steps, best validation loss so far, speed and time left, on stderr."""
+    """Points alive, steps, best validation loss so far, speed and time left, on stderr."""
 
-    def __init__(self, label: str, penalties: int, steps: int, progress: bool | None):
+    def __init__(self, label: str, points: int, steps: int, progress: bool | None):
         self._bar: Any = None
         if _wanted(progress):
-            self._bar, self._task = _bar(label, penalties, steps)
+            self._bar, self._task = _bar(label, points, steps)
         self._label = label
 
     def __enter__(self) -> Progress:
@@ -47,7 +47,7 @@ class Progress:
             )  # fmt: skip
 
 
-def _bar(label: str, penalties: int, steps: int) -> tuple[Any, Any]:
+def _bar(label: str, points: int, steps: int) -> tuple[Any, Any]:
     from rich import progress
     from rich.console import Console
     from rich.table import Column
@@ -58,7 +58,7 @@ def _bar(label: str, penalties: int, steps: int) -> tuple[Any, Any]:
         field("{task.description}"),
         progress.BarColumn(bar_width=None, table_column=Column(ratio=1)),
         field("{task.completed:.0f}/{task.total:.0f}"),
-        field("{task.fields[alive]} λ left"),
+        field("{task.fields[alive]} left"),
         field("valid {task.fields[best]}"),
         field("{task.fields[speed]}/s"),
         progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
@@ -67,5 +67,5 @@ def _bar(label: str, penalties: int, steps: int) -> tuple[Any, Any]:
         # rich's own ten times a second took 5 % of a two-core machine.
         refresh_per_second=1,
     )
-    task = bar.add_task("compiling", total=steps, alive=penalties, best="-", speed="-")
+    task = bar.add_task("compiling", total=steps, alive=points, best="-", speed="-")
     return bar, task

@@ -17,18 +17,23 @@ import jax
 from jax import Array
 
 from jaxreg._convolution import has_convolution
-from jaxreg.train import Trainer, TrainState
+from jaxreg._tree import PyTree
+from jaxreg.fit.check import trainer_at
+from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["widest"]
 
 _MOST, _CACHE = 32, 9 * 2**19  # lanes; bytes
 
 
-def widest(trainer: Trainer, start: TrainState, data: tuple, batch: int, key: Array) -> int:
+def widest(
+    trainer: MakeTrainer, point: PyTree, start: TrainState, data: tuple, batch: int, key: Array
+) -> int:
     """The most lanes that a block on a CPU should have.
 
     Args:
-      trainer: whose loss is traced, once for each kind of state and batch.
+      trainer: whose loss is traced, once for each kind of point, state and batch.
+      point: any point.
       start: the state of a lane, or its shapes.
       data: arrays with the rows first.
       batch: rows of a step.
@@ -37,20 +42,21 @@ def widest(trainer: Trainer, start: TrainState, data: tuple, batch: int, key: Ar
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     row = lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype)
     leaves, structure = jax.tree.flatten(
-        (jax.tree.map(shape, start), jax.tree.map(row, data), shape(key))
+        (jax.tree.map(shape, (point, start)), jax.tree.map(row, data), shape(key))
     )
     return _widest(trainer, structure, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=256)
-def _widest(trainer: Trainer, structure: Any, leaves: tuple) -> int:
-    state, batch, key = jax.tree.unflatten(structure, leaves)
+def _widest(trainer: MakeTrainer, structure: Any, leaves: tuple) -> int:
+    (point, state), batch, key = jax.tree.unflatten(structure, leaves)
 
-    def kept(state, batch, key):
+    def kept(point, state, batch, key):
         """What the pullback of the loss holds: the activations that the backward pass needs."""
-        return jax.vjp(trainer.loss_of(state, batch, key), state.params, has_aux=True)[1]
+        loss = trainer_at("sweep", trainer, point).loss_of(state, batch, key)
+        return jax.vjp(loss, state.params, has_aux=True)[1]
 
-    trace = jax.make_jaxpr(kept)(state, batch, key)
+    trace = jax.make_jaxpr(kept)(point, state, batch, key)
     if has_convolution(trace.jaxpr):
         return 1
     carried = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

@@ -1,7 +1,7 @@
 """How the lanes of a sweep lie on the machine, chosen from what was measured and what fits.
 
 On a CPU a small program runs on one core, and a few vmapped lanes are as fast as many: blocks of one
-row of a few lanes, handed out to as many threads as there are cores. On an accelerator, and on
+bundle of a few lanes, handed out to as many threads as there are cores. On an accelerator, and on
 a mesh of devices, everything at once. The widest layout whose compiled program fits into memory is
 taken; how much it takes XLA says itself.
 """
@@ -23,14 +23,14 @@ _SHARE = 0.9
 
 
 class Layout(NamedTuple):
-    """`chunk` lanes of a (fold, seed) make a row; a block is `rows` of them, trained by one call.
+    """`chunk` lanes of a (fold, seed) make a bundle; a block is `bundles` of them, trained by one call.
 
-    `streams` threads work on the blocks of a CPU; `devices` is how many devices the rows of a block
+    `streams` threads work on the blocks of a CPU; `devices` is how many devices the bundles of a block
     are spread over.
     """
 
     chunk: int
-    rows: int | None  # None: all rows in one block
+    bundles: int | None  # None: all of them in one block
     streams: int
     devices: int
     why: str
@@ -38,12 +38,12 @@ class Layout(NamedTuple):
 
     def __str__(self) -> str:
         lanes = f"{self.chunk} vmapped lane{'s' * (self.chunk > 1)}"
-        if self.rows == 1:
+        if self.bundles == 1:
             threads = f"{self.streams} thread{'s' * (self.streams > 1)}"
             return f"blocks of {lanes} on {threads} ({self.why})"
-        rows = "all rows" if self.rows is None else f"{self.rows} rows"
+        bundles = "all bundles" if self.bundles is None else f"{self.bundles} bundles"
         spread = f" over {self.devices} devices" if self.devices > 1 else ""
-        return f"{rows} of {lanes} at once{spread} ({self.why})"
+        return f"{bundles} of {lanes} at once{spread} ({self.why})"
 
 
 def plan(
@@ -56,7 +56,7 @@ def plan(
     """The layout for this machine.
 
     Args:
-      stages: (penalties, steps) of each stage of the sweep, the first with all penalties.
+      stages: (points, steps) of each stage of the sweep, the first with all points.
       n_pairs: how many (fold, seed) there are.
       chunk: lanes vmapped together, if the user says so.
       mesh: the devices to spread over, if there are several.
@@ -67,17 +67,17 @@ def plan(
     """
     n = stages[0][0]
     if chunk is not None and not 1 <= chunk <= n:
-        raise ValueError(f"sweep: `chunk` must be between 1 and the {n} penalties, got {chunk}.")
+        raise ValueError(f"sweep: `chunk` must be between 1 and the {n} points, got {chunk}.")
     asked, given = "the chunk was given" if chunk else "", chunk is not None
     if mesh is not None:
         devices = mesh.shape["lanes"]
         if n * n_pairs < devices:
             raise ValueError(
-                f"sweep: {n * n_pairs} lanes ({n} penalties x {n_pairs} pairs of fold and seed) are fewer "
+                f"sweep: {n * n_pairs} lanes ({n} points x {n_pairs} pairs of fold and seed) are fewer "
                 f"than the {devices} devices of the mesh's axis 'lanes'. Give a mesh of at most "
-                f"{n * n_pairs}, or more folds, seeds or penalties."
+                f"{n * n_pairs}, or more folds, seeds or points."
             )
-        # Rows are what is spread: each (fold, seed) is cut until there is one for every device.
+        # Bundles are what is spread: each (fold, seed) is cut until there is one for every device.
         wide = chunk or -(-n // max(1, -(-devices // n_pairs)))
         return Layout(wide, None, 1, devices, asked or "a mesh: every device has its own", given)
     if jax.default_backend() != "cpu":
@@ -96,28 +96,28 @@ def _time(stages: Sequence[tuple[int, int]], n_pairs: int, chunk: int, streams: 
     """What a chunk costs: c lanes take about c + 1 times as long as one more lane does, a block runs on
     one core, and lanes that only fill up the last chunk are wasted."""
     total = 0.0
-    for penalties, steps in stages:
-        blocks = n_pairs * -(-penalties // chunk)
+    for points, steps in stages:
+        blocks = n_pairs * -(-points // chunk)
         total += steps * (chunk + 1) * max(1.0, blocks / streams)
     return total
 
 
 def packed(alive: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the lanes [K, P] that are alive.
+    """Bundles for the lanes [K, P] that are alive.
 
     Returns:
-      (lanes, real): [R, c, 2] with (penalty, pair) of every place, the lanes of a row all of one
-      pair, and [R, c] false where a place only repeats a lane to fill the row up.
+      (lanes, real): [B, c, 2] with (point, pair) of every place, the lanes of a bundle all of one
+      pair, and [B, c] false where a place only repeats a lane to fill the bundle up.
     """
-    rows, real = [], []
+    bundles, real = [], []
     for pair in range(alive.shape[1]):
         ks = np.flatnonzero(alive[:, pair])
         for at in range(0, len(ks), chunk):
             some = ks[at : at + chunk]
             filled = np.pad(some, (0, chunk - len(some)), mode="edge")
-            rows.append(np.stack([filled, np.full(chunk, pair)], -1))
+            bundles.append(np.stack([filled, np.full(chunk, pair)], -1))
             real.append(np.arange(chunk) < len(some))
-    return np.array(rows, int).reshape(-1, chunk, 2), np.array(real, bool).reshape(-1, chunk)
+    return np.array(bundles, int).reshape(-1, chunk, 2), np.array(real, bool).reshape(-1, chunk)
 
 
 def default_mesh() -> Mesh | None:
@@ -163,14 +163,14 @@ def check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> Mesh:
 
 
 def narrower(
-    layout: Layout, lanes: tuple[int, ...], rows: int, state: int, scratch: int, limit: int
+    layout: Layout, lanes: tuple[int, ...], bundles: int, state: int, scratch: int, limit: int
 ) -> Layout:
     """A layout that should fit into `limit` bytes where `layout` took state + scratch.
 
     Args:
       layout: what did not fit.
-      lanes: (penalties, pairs) of the sweep.
-      rows: rows of its blocks.
+      lanes: (points, pairs) of the sweep.
+      bundles: how many a block has.
       state: bytes of the states of all lanes and the data, which stay whatever the layout.
       scratch: bytes that the compiled program takes besides, which grow with the lanes in a block.
 
@@ -178,19 +178,19 @@ def narrower(
       ValueError: the chunk was the user's choice, or nothing fits; with what would.
     """
     needed, had = _gib(state + scratch), _gib(limit)
-    alone = layout.chunk == 1 and rows <= layout.devices
+    alone = layout.chunk == 1 and bundles <= layout.devices
     if alone or state >= limit:
         fit = int(np.prod(lanes) * limit / (state + scratch))
         raise ValueError(
             f"sweep: the {np.prod(lanes)} lanes need {needed} of memory and there are {had}, enough for "
-            f"about {fit}. Sweep over fewer penalties, folds or seeds at a time, or spread them over more "
+            f"about {fit}. Sweep over fewer points, folds or seeds at a time, or spread them over more "
             "devices with `mesh`."
         )
     share = (limit - state) / scratch
     why = f"{layout.why.split(';')[0]}; the widest that fits into {had}"
-    fewer = max(1, int(rows // layout.devices * share)) * layout.devices
-    if fewer < rows:
-        return layout._replace(rows=fewer, why=why)
+    fewer = max(1, int(bundles // layout.devices * share)) * layout.devices
+    if fewer < bundles:
+        return layout._replace(bundles=fewer, why=why)
     chunk = min(max(1, int(layout.chunk * share)), layout.chunk - 1)
     if layout.given:
         raise ValueError(

@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._shuffle import shuffled
+from jaxreg.fit.shuffle import shuffled
 
 __all__ = ["BatchStream", "check_batch", "check_data", "init_key", "stream_key"]
 

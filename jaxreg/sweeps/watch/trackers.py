@@ -1,12 +1,12 @@
 """Trackers: the curves of a running sweep in TensorBoard, Weights & Biases or MLflow.
 
-Each penalty is a run of its own, named by its coordinates, such as "lam=0.001". At every evaluation it
-gets, over the n lanes (folds and seeds) of the penalty that still run,
+Each point is a run of its own, named by its coordinates, such as "lam=0.001". At every evaluation it
+gets, over the n lanes (folds and seeds) of the point that still run,
 
-    train/METRIC, valid/METRIC, penalty = the mean over those lanes,   lanes = n,
+    train/METRIC, valid/METRIC, penalty, penalty/TERM = the mean over those lanes,   lanes = n,
 
-so a lane that diverged shows as NaN while it runs, and a penalty that was given up has only lanes = 0.
-The coordinates and the settings of the sweep are the run's configuration. The library of a tracker is
+so a lane that diverged shows as NaN while it runs, and a point that was given up has only lanes = 0.
+The coordinates and what made the sweep are the run's configuration. The library of a tracker is
 imported when the tracker is made: a missing one is told before the sweep starts.
 """
 
@@ -15,17 +15,18 @@ from __future__ import annotations
 import abc
 import json
 import os
+import re
 import struct
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxreg.results import SweepResult
-from jaxreg.sweeps.callbacks import Callback, Evaluation, Setup
+from jaxreg.sweeps.watch.callbacks import Callback, Evaluation, Outline
 
 __all__ = ["MLflow", "TensorBoard", "Tracker", "WandB"]
 
@@ -33,7 +34,7 @@ Config = dict[str, bool | int | float | str]
 
 
 class Tracker(Callback, abc.ABC):
-    """One run per penalty: subclass it with `open`, `log` and `close` for a tool of yours.
+    """One run per point: subclass it with `open`, `log` and `close` for a tool of yours.
 
     >>> class Print(Tracker):
     ...     def open(self, name, config, tags):
@@ -42,8 +43,10 @@ class Tracker(Callback, abc.ABC):
     ...     def log(self, run, step, values):
     ...         print(run, step, values)
     >>> tracker, ones = Print(), np.ones((1, 5, 3))
-    >>> tracker.start(Setup({"lam": np.array([0.1])}, 5, 3, 10, ("loss",), "{}"))
-    >>> tracker.evaluated(Evaluation(10, {"loss": ones}, {"loss": 2 * ones}, 3 * ones, ones > 0))
+    >>> tracker.start(Outline({"lam": np.array([0.1])}, 5, 3, 10, ("loss",), ("l2",), "{}"))
+    >>> tracker.evaluated(
+    ...     Evaluation(10, {"loss": ones}, {"loss": 2 * ones}, {"l2": 3 * ones}, ones > 0)
+    ... )
     lam=0.1 10 {'train/loss': 1.0, 'valid/loss': 2.0, 'penalty': 3.0, 'lanes': 15.0}
     """
 
@@ -51,11 +54,11 @@ class Tracker(Callback, abc.ABC):
 
     @abc.abstractmethod
     def open(self, name: str, config: Config, tags: tuple[str, ...]) -> Any:
-        """Begin the run of a penalty.
+        """Begin the run of a point.
 
         Args:
           name: its coordinates; unique within the sweep, and fit to be a folder's name.
-          config: the settings of the sweep and the coordinates, each a bool, number or text.
+          config: what made the sweep and the coordinates, each a bool, number or text.
           tags: the names of the values that `log` will get.
 
         Returns:
@@ -69,12 +72,12 @@ class Tracker(Callback, abc.ABC):
     def close(self, run: Any) -> None:
         """End a run."""
 
-    def start(self, setup: Setup) -> None:
-        curves = [f"{split}/{m}" for m in setup.metrics for split in ("train", "valid")]
-        tags = (*curves, "penalty", "lanes")
-        points = _points(setup.coords)
-        common = _flat(json.loads(setup.settings))
-        common |= {"folds": setup.folds, "seeds": setup.seeds, "steps": setup.steps}
+    def start(self, outline: Outline) -> None:
+        curves = [f"{split}/{m}" for m in outline.metrics for split in ("train", "valid")]
+        tags = (*curves, "penalty", *_term_tags(outline.terms).values(), "lanes")
+        points = _points(outline.coords)
+        common = _flat(json.loads(outline.made_by))
+        common |= {"folds": outline.folds, "seeds": outline.seeds, "steps": outline.steps}
         self._runs = tuple(
             self.open(name, common | {n: float(text) for n, text in point.items()}, tags)
             for name, point in zip(_names(points), points)
@@ -91,13 +94,13 @@ class Tracker(Callback, abc.ABC):
 
 
 def _points(coords: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The coordinates of each penalty as the shortest decimals of their own dtype."""
+    """The coordinates of each point as the shortest decimals of their own dtype."""
     columns = [[str(v) for v in np.asarray(values)] for values in coords.values()]
     return [dict(zip(coords, texts)) for texts in zip(*columns)]
 
 
 def _names(points: list[dict[str, str]]) -> list[str]:
-    """One name per penalty; those of equal coordinates are counted."""
+    """One name per point; those of equal coordinates are counted."""
     plain = [",".join(f"{n}={text}" for n, text in point.items()) for point in points]
     seen: Counter[str] = Counter()
     names = []
@@ -107,10 +110,17 @@ def _names(points: list[dict[str, str]]) -> list[str]:
     return names
 
 
-def _flat(settings: Mapping[str, Any]) -> Config:
+def _term_tags(terms: Iterable[str]) -> dict[str, str]:
+    """The tag of each term of several, in letters that every tool takes; one alone is the penalty."""
+    names = list(terms)
+    plain = lambda name: re.sub(r"[^\w.-]+", "_", name).strip("_")
+    return {name: f"penalty/{plain(name)}" for name in names if len(names) > 1}
+
+
+def _flat(made_by: Mapping[str, Any]) -> Config:
     """Bools, numbers and texts as they are; anything else as JSON text."""
     plain = (bool, int, float, str)
-    return {n: v if isinstance(v, plain) else json.dumps(v) for n, v in settings.items()}
+    return {n: v if isinstance(v, plain) else json.dumps(v) for n, v in made_by.items()}
 
 
 def _values(evaluation: Evaluation, k: int) -> dict[str, float]:
@@ -124,6 +134,7 @@ def _values(evaluation: Evaluation, k: int) -> dict[str, float]:
         )
     }
     curves["penalty"] = evaluation.penalty
+    curves |= {tag: evaluation.terms[n] for n, tag in _term_tags(evaluation.terms).items()}
     means = {}
     if alive.any():
         with np.errstate(all="ignore"):
@@ -132,10 +143,10 @@ def _values(evaluation: Evaluation, k: int) -> dict[str, float]:
 
 
 class TensorBoard(Tracker):
-    """Event files for TensorBoard, a folder per penalty, with the HParams tab.
+    """Event files for TensorBoard, a folder per point, with the HParams tab.
 
     The records are built with tensorboardX, written without threads and handed to the system at every
-    evaluation: a killed sweep loses nothing it showed, and any number of penalties keeps no file open.
+    evaluation: a killed sweep loses nothing it showed, and any number of points keeps no file open.
     A second sweep into the same folder adds its curves to those that are there.
 
     Args:
@@ -149,7 +160,7 @@ class TensorBoard(Tracker):
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> tracker = TensorBoard(folder)
-    >>> tracker.start(Setup({"lam": np.array([0.1, 1.0])}, 5, 3, 10, ("loss",), "{}"))
+    >>> tracker.start(Outline({"lam": np.array([0.1, 1.0])}, 5, 3, 10, ("loss",), ("l2",), "{}"))
     >>> sorted(p.name for p in folder.iterdir())
     ['lam=0.1', 'lam=1.0']
     """
@@ -203,21 +214,21 @@ class WandB(Tracker):
 
     Args:
       **init: arguments of `wandb.init`, such as project, group, tags or mode. `name`, `id` and `reinit`
-        are set for each penalty; a `config` of yours joins that of the sweep.
+        are set for each point; a `config` of yours joins that of the sweep.
 
     Raises:
-      ImportError: wandb is not installed. ValueError: an argument that is set for each penalty.
+      ImportError: wandb is not installed. ValueError: an argument that is set for each point.
 
     >>> WandB(project="digits", name="first")
     Traceback (most recent call last):
-    ValueError: WandB: `name` is set for each penalty; tell sweeps apart by `project` or `group`.
+    ValueError: WandB: `name` is set for each point; tell sweeps apart by `project` or `group`.
     """
 
     def __init__(self, **init: Any):
         taken = sorted({"name", "id", "reinit"} & set(init))
         if taken:
             raise ValueError(
-                f"WandB: `{taken[0]}` is set for each penalty; tell sweeps apart by `project` or `group`."
+                f"WandB: `{taken[0]}` is set for each point; tell sweeps apart by `project` or `group`."
             )
         try:
             import wandb  # pyright: ignore[reportMissingImports]
@@ -275,14 +286,14 @@ class MLflow(Tracker):
         self._client: Any = MlflowClient(tracking_uri=tracking_uri)
         self._entities: Any = entities
 
-    def start(self, setup: Setup) -> None:
+    def start(self, outline: Outline) -> None:
         found = self._client.get_experiment_by_name(self._experiment)
         self._id = (
             self._client.create_experiment(self._experiment)
             if found is None
             else found.experiment_id
         )
-        super().start(setup)
+        super().start(outline)
 
     def open(self, name: str, config: Config, tags: tuple[str, ...]) -> str:
         del tags

@@ -1,0 +1,108 @@
+"""The choice of a point: which rule took which, for what score.
+
+Every method of choosing returns a `Choice`, and every rule here is arithmetic on scores alone: a mean and
+a standard error for each point, lower means being better, and an order of which point is the simpler
+model. "min" takes the best mean; "1se" the simplest point whose mean is within one standard error, that
+of the best, of the best mean (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxreg._tree import PyTree
+
+__all__ = ["RULES", "Choice", "choose", "simplicity"]
+
+RULES = ("min", "1se")
+_DIRECTIONS = {"largest": 1.0, "smallest": -1.0}
+
+
+class Choice(NamedTuple):
+    """A point that a rule chose, and the score it was chosen for.
+
+    `index` counts along the points, `coords` are its coordinates, `point` is the point itself; `mean` and
+    `stderr` are of the validation metric.
+    """
+
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    coords: dict[str, Any]
+    point: PyTree
+    mean: float
+    stderr: float
+    rule: str
+
+
+def simplicity(
+    coords: Mapping[str, Any], strengths: Sequence[str], simplest: Mapping[str, str] | None
+) -> np.ndarray | None:
+    """How simple the model of each point is, [K, n]: rows compare from the first column on.
+
+    Args:
+      coords: name -> [K].
+      strengths: the names of the coordinates that are strengths of penalties.
+      simplest: coordinate -> "largest" or "smallest", the most telling first; by default the largest
+        strength, if there is one such coordinate.
+
+    Returns:
+      None where nothing says what is simpler.
+
+    Raises:
+      ValueError: no such coordinate, or another word. TypeError: `simplest` is no mapping.
+    """
+    if simplest is None:
+        if len(strengths) != 1:
+            return None
+        simplest = {strengths[0]: "largest"}
+    example = "such as simplest={'lam': 'largest'}"
+    if not isinstance(simplest, Mapping) or not simplest:
+        raise TypeError(
+            f"best: `simplest` must say of a coordinate which end is the simpler model, {example}, got "
+            f"{simplest!r}."
+        )
+    odd = [name for name, way in simplest.items() if name not in coords or way not in _DIRECTIONS]
+    if odd:
+        raise ValueError(
+            f"best: `simplest` must map coordinates ({', '.join(coords)}) to 'largest' or 'smallest', "
+            f"{example}, got {odd[0]!r}: {simplest[odd[0]]!r}."
+        )
+    return np.stack([_DIRECTIONS[way] * np.asarray(coords[n]) for n, way in simplest.items()], 1)
+
+
+def choose(rule: str, score: np.ndarray, stderr: np.ndarray, simple: np.ndarray | None) -> int:
+    """The index a rule chooses.
+
+    Args:
+      rule: one of `RULES`.
+      score: [K], lower is better; what is not finite is no candidate.
+      stderr: [K].
+      simple: from `simplicity`.
+
+    Raises:
+      ValueError: no such rule, no candidate, or the rule lacks a standard error or an order.
+    """
+    if rule not in RULES:
+        raise ValueError(f"best: no rule {rule!r}; choose from {sorted(RULES)}.")
+    finite = np.isfinite(score)
+    if not finite.any():
+        raise ValueError("best: no point has a finite score.")
+    lowest = int(np.argmin(np.where(finite, score, np.inf)))
+    if rule == "min":
+        return lowest
+    if not np.isfinite(stderr[lowest]):
+        raise ValueError(
+            "best: the rule '1se' needs a standard error, and a single lane for each point has none. "
+            "Sweep with folds, or with seeds of at least 2."
+        )
+    if simple is None:
+        raise ValueError(
+            "best: the rule '1se' prefers the simpler of two models, and no single axis of this grid is "
+            "the strength of a penalty. Say what is simpler, as in simplest={'lam': 'largest'} or "
+            "simplest={'width': 'smallest'}."
+        )
+    near = np.flatnonzero(finite & (score <= score[lowest] + stderr[lowest]))
+    # Several points may be equally simple: of those, the best.
+    return int(min(near, key=lambda k: (*-simple[k], score[k])))

@@ -1,0 +1,142 @@
+"""Training once: what one lane of a sweep does, pure and compiled, and differentiable both ways."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+from jaxreg.fit.check import check, trainer_at, unused
+from jaxreg.fit.stream import BatchStream, check_batch, check_data, init_key, stream_key
+from jaxreg.fit.trainer import MakeTrainer, TrainState
+
+__all__ = ["fit", "forgotten"]
+
+
+def fit(
+    trainer: MakeTrainer,
+    point: PyTree,
+    data: tuple,
+    *,
+    steps: int,
+    key: Array,
+    batch_size: int | None = None,
+    rows: Array | None = None,
+    fold: int = 0,
+    seed: int = 0,
+    remat: int | None = None,
+) -> TrainState:
+    """Train once at a point, from the trainer's start for `steps` steps.
+
+    It is what one lane of `jaxreg.sweep` does: the same key, fold, seed and rows give the same initial
+    parameters and batches. It is pure in everything: `jax.grad` of a validation loss of the result with
+    respect to `point` is the derivative through all of training, in reverse mode as well as (`jax.jvp`)
+    in forward mode. Mind that this derivative says little for a long training of a net by Adam, which is
+    chaotic; it is exact and useful for convex models, and for short runs.
+
+    Args:
+      trainer: a function point -> `Trainer`. Define it once: compiled programs are found by it.
+      point: a penalty, or any pytree of numbers, which never recompile.
+      data: arrays with n rows each.
+      steps: number of updates.
+      key: PRNG key; initial parameters depend on (key, seed), batches on (key, fold, seed).
+      batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
+      rows: the rows to train on, all by default.
+      fold: number of the fold, which only chooses the stream of batches.
+      seed: number of the repetition.
+      remat: in reverse mode, the steps of a segment: states between segments are kept, those inside
+        computed once more, so that memory grows with steps / remat + remat. About sqrt(steps) by default;
+        `steps` keeps everything and computes nothing twice. It changes no number.
+
+    Returns:
+      The `TrainState` at the end.
+
+    Raises:
+      ValueError: the batch is larger than the data, lengths differ, `remat` or `steps` is out of range, or
+        the optimizer applies the penalty with the wrong sign.
+      TypeError: `trainer` is no function of the point, or a number of the point left it.
+
+    >>> import optax, jaxreg as jr
+    >>> X, y = jnp.eye(4), jnp.ones(4)
+    >>> def trainer(reg):
+    ...     loss = lambda w, X, y: 0.5 * jnp.mean((X @ w - y) ** 2)
+    ...     tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(1.0))
+    ...     return jr.Trainer(lambda key: jnp.zeros(4), loss, tx)
+    >>> def valid(reg):
+    ...     w = jr.fit(trainer, reg, (X, y), steps=100, key=jax.random.key(0)).params
+    ...     return 0.5 * jnp.mean((w - 0.5) ** 2)
+    >>> jax.grad(valid)(jr.l2(0.25))  # w = 1 / (1 + 4 lam) = 1/2: lam = 1/4 is the best there is
+    l2(...e-0...)
+    """
+    n = check_data("fit", data)
+    rows = jnp.arange(n) if rows is None else jnp.asarray(rows)
+    check_batch("fit", batch_size, len(rows))
+    segment = _segment(steps, remat)
+    point = jax.tree.map(_number, point)
+    state = check("fit", trainer, point, key)
+    batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
+    for text in forgotten("fit", trainer, point, state, batch, key):
+        warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
+    return _fit(trainer, point, data, rows, key, fold, seed, steps, batch_size, segment)
+
+
+def forgotten(
+    owner: str, trainer: MakeTrainer, point: PyTree, state: TrainState, batch: tuple, key: Array
+) -> list[str]:
+    """A warning for each term of the point whose strengths no update depends on."""
+    idle, _ = unused(owner, trainer, point, state, batch, key)
+    return [
+        f"no update depends on the penalty {name}: it is in the point, and `trainer` makes an "
+        "optimizer and a loss without it. Put it into the chain, as in optax.chain("
+        "jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))."
+        for name in idle
+    ]
+
+
+def _number(x: Any) -> Any:
+    """A leaf of a point as an array: a Python number would be another program than an array."""
+    if isinstance(x, (int, float)) and not isinstance(x, bool):
+        return jnp.asarray(x, float)
+    if _tree.is_concrete(x) and not isinstance(x, (Array, np.ndarray, np.generic)):
+        raise TypeError(
+            f"fit: `point` must be a penalty or a pytree of numbers, got {x!r} in it. Keep functions, "
+            "texts and flags out of the point."
+        )
+    return x
+
+
+def _batch_shape(a: Any, rows: int) -> jax.ShapeDtypeStruct:
+    made = jax.eval_shape(jnp.asarray, a)
+    return jax.ShapeDtypeStruct((rows, *made.shape[1:]), made.dtype)
+
+
+def _segment(steps: Any, remat: Any) -> int:
+    for name, value in {"steps": steps, "remat": 1 if remat is None else remat}.items():
+        least = 0 if name == "steps" else 1
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise ValueError(
+                f"fit: `{name}` must be an integer of at least {least}, got {value!r}."
+            )
+    return min(max(steps, 1), math.isqrt(max(steps - 1, 0)) + 1 if remat is None else int(remat))
+
+
+@functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size", "segment"))
+def _fit(trainer, point, data, rows, key, fold, seed, steps, batch_size, segment):
+    made = trainer_at("fit", trainer, point)
+    state = made.start(init_key(key, seed))
+    # Batches are drawn a segment at a time, so memory does not grow with the run's length.
+    stream = BatchStream(
+        rows, len(rows), stream_key(key, fold, seed), batch_size, segment, len(rows)
+    )
+    part = lambda n: jax.checkpoint(lambda state, first: made.run(state, data, stream, first, n))
+    whole, rest = divmod(steps, segment)
+    state = lax.fori_loop(0, whole, lambda b, s: part(segment)(s, b * segment), state)
+    return part(rest)(state, whole * segment) if rest else state

@@ -1,0 +1,212 @@
+"""A trainer is four pure functions made from your loss: start, step, run, evaluate.
+
+Your loss is the mean over a batch and knows nothing of penalties; how a penalty reaches the weights is
+decided in the optimizer chain (`add_penalty_gradient`, `decoupled`, `proximal`). What is swept, whether a
+penalty, a learning rate or a dropout rate, comes from outside: `jaxreg.fit` and `jaxreg.sweep` take a
+*function of the point* that returns a trainer. Since the point is an argument and never a constant, one
+compiled step serves every point, and `vmap` over points trains a whole grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+from jaxreg.fit.stream import BatchStream
+
+__all__ = ["MakeTrainer", "TrainState", "Trainer"]
+
+# Evaluation runs over the data in slices of this many rows, so its memory does not grow with n.
+_EVAL_ROWS = 4096
+
+
+class TrainState(NamedTuple):
+    """What training carries from step to step; a pytree."""
+
+    params: PyTree
+    opt_state: PyTree
+    model_state: PyTree = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Trainer:
+    """How one point is trained and judged, as pure functions.
+
+    Args:
+      init: key -> params, or key -> (params, model_state) when `stateful`.
+      loss: (params, *batch) -> scalar, the **mean** loss over the rows of the batch. When `stateful`,
+        (params, model_state, *batch) -> (scalar, new model_state), as with batch norm. When
+        `stochastic`, it also takes `key=`, as with dropout.
+      optimizer: an optax transformation with the penalty in it, such as
+        `optax.chain(jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))`.
+      metrics: name -> (params, *batch) -> scalar mean over the rows; (params, model_state, *batch)
+        when `stateful`.
+      eval_loss: the loss as it is evaluated, with the signature of a metric: dropout off, running
+        averages. Required when `stochastic` or `stateful`; else it is `loss`.
+      stateful: whether the loss carries mutable state.
+      stochastic: whether the loss takes a PRNG key.
+
+    `params` may be any pytree of floating arrays: dicts, flax variables or nnx state, equinox modules.
+
+    Raises:
+      TypeError: an argument is of the wrong kind. ValueError: `eval_loss` is missing, or a metric is
+        called "loss".
+
+    >>> import jaxreg as jr
+    >>> def loss(w, x, y):
+    ...     return 0.5 * jnp.mean((x @ w - y) ** 2)
+    >>> def trainer(reg):
+    ...     tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.5))
+    ...     return jr.Trainer(lambda key: jnp.zeros(2), loss, tx)
+    >>> trainer(jr.l2(0.5))
+    Trainer(init=trainer.<lambda>, loss=loss, optimizer=GradientTransformationExtraArgs)
+    >>> data = (jnp.eye(2), jnp.array([3.0, 0.0]))
+    >>> state = jr.fit(trainer, jr.l2(0.5), data, steps=100, key=jax.random.key(0))
+    >>> state.params.round(4).tolist()  # ridge: 3 * 0.5 / (0.5 + 0.5)
+    [1.5, 0.0]
+    """
+
+    init: Callable[[Array], Any]
+    loss: Callable[..., Any]
+    optimizer: optax.GradientTransformation
+    metrics: Mapping[str, Callable[..., Array]] = dataclasses.field(default_factory=dict)
+    eval_loss: Callable[..., Array] | None = None
+    stateful: bool = False
+    stochastic: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("init", "loss"):
+            if not callable(getattr(self, name)):
+                raise TypeError(
+                    f"Trainer: `{name}` must be a function, got {getattr(self, name)!r}."
+                )
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise TypeError(
+                "Trainer: `optimizer` must be an optax transformation such as "
+                "optax.chain(jaxreg.add_penalty_gradient(reg), optax.adam(1e-3)), got "
+                f"a {type(self.optimizer).__name__}. The penalty comes from outside: "
+                "def trainer(reg): return jaxreg.Trainer(init, loss, <the chain with reg in it>)."
+            )
+        if self.eval_loss is None and (self.stateful or self.stochastic):
+            raise ValueError(
+                "Trainer: `eval_loss` is required when the loss is stateful or stochastic: a function "
+                "(params, [model_state,] *batch) -> mean loss with dropout off and running averages."
+            )
+        if "loss" in self.metrics:
+            raise ValueError("Trainer: `metrics` must not contain 'loss'; it is always recorded.")
+
+    def __repr__(self) -> str:
+        given = [f"{name}={_name(getattr(self, name))}" for name in ("init", "loss", "optimizer")]
+        given += [f"metrics=[{', '.join(self.metrics)}]"] if self.metrics else []
+        given += [f"eval_loss={_name(self.eval_loss)}"] if self.eval_loss else []
+        given += [f"{name}=True" for name in ("stateful", "stochastic") if getattr(self, name)]
+        return f"Trainer({', '.join(given)})"
+
+    def start(self, key: Array) -> TrainState:
+        """Initial state: fresh parameters from `key`, and the optimizer's state for them.
+
+        Raises:
+          TypeError: a parameter is not a floating array.
+        """
+        made = self.init(key)
+        params, model_state = made if self.stateful else (made, None)
+        leaves = _tree.flatten(params)
+        for path, x in zip(leaves.paths, leaves.values):
+            if not _tree.is_floating(x):
+                raise TypeError(
+                    f"Trainer: the parameter {path!r} that `init` made is no floating array "
+                    f"({getattr(x, 'dtype', type(x).__name__)}). Keep what is not trained out of the "
+                    "parameters: in the closure of the loss, or in the model state (stateful=True)."
+                )
+        return TrainState(params, self.optimizer.init(params), model_state)
+
+    def step(
+        self, state: TrainState, batch: tuple, key: Array | None = None
+    ) -> tuple[TrainState, Array]:
+        """One update; returns the new state and the data loss before it (never the penalised one)."""
+        loss = self.loss_of(state, batch, key)
+        (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, model_state), value
+
+    def loss_of(self, state: TrainState, batch: tuple, key: Array | None = None) -> Callable:
+        """The data loss of a batch as params -> (loss, new model state), whatever kind of loss it is."""
+        extra = {"key": key} if self.stochastic else {}
+
+        def loss(params):
+            if self.stateful:
+                return self.loss(params, state.model_state, *batch, **extra)
+            return self.loss(params, *batch, **extra), None
+
+        return loss
+
+    def evaluate(self, state: TrainState, data: tuple, weights: ArrayLike | None = None) -> dict:
+        """Weighted means over the rows of `data` of the evaluation loss and every metric.
+
+        Args:
+          state: where to evaluate.
+          data: arrays with the rows first.
+          weights: [n] or [n, m] >= 0: one weighting of the rows, or m of them in one pass (training
+            and validation rows, say); equal weights by default.
+
+        Returns:
+          {"loss": mean, name: mean, ...}, each a scalar or [m].
+        """
+        n = len(jax.tree.leaves(data)[0])
+        weights = jnp.ones(n) if weights is None else jnp.asarray(weights, float)
+        # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
+        w = weights / jnp.sum(weights, 0)
+
+        def mean(values):
+            values = values.reshape((n,) + (1,) * (w.ndim - 1))
+            return jnp.sum(jnp.where(w > 0, w * values, 0), 0)
+
+        return {name: mean(v) for name, v in self._row_values(state, data).items()}
+
+    def _row_values(self, state: TrainState, data: tuple) -> dict[str, Array]:
+        model = (state.params, state.model_state) if self.stateful else (state.params,)
+        measures = {"loss": self.eval_loss or self.loss, **self.metrics}
+
+        def row(row):
+            one = jax.tree.map(lambda a: a[None], row)
+            return {name: fn(*model, *one) for name, fn in measures.items()}
+
+        n = len(jax.tree.leaves(data)[0])
+        return jax.vmap(row)(data) if n <= _EVAL_ROWS else lax.map(row, data, batch_size=_EVAL_ROWS)
+
+    def run(
+        self, state: TrainState, data: tuple, stream: BatchStream, first: ArrayLike, n: ArrayLike
+    ) -> TrainState:
+        """The steps first, …, first + n - 1 on the batches of `stream`; both may be traced.
+
+        `n` is at most `stream.ahead`; reverse mode needs a Python integer. Under `vmap` over states and
+        points the batches are gathered once for all of them.
+        """
+        batch_at = stream.batches(data, first)
+
+        def body(i, state):
+            return self.step(state, batch_at(i), stream.noise_key(first + i))[0]
+
+        return lax.fori_loop(0, n, body, state)
+
+
+MakeTrainer: TypeAlias = Callable[[PyTree], Trainer]
+
+
+def _name(f: Any) -> str:
+    """A function by its name, without its address and where its definition stands in."""
+    if isinstance(f, optax.GradientTransformation):
+        return type(f).__name__
+    inner = getattr(f, "func", f)  # of a functools.partial
+    name = getattr(inner, "__qualname__", type(inner).__name__)
+    return name.replace(".<locals>", "")

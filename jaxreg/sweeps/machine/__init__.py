@@ -1,0 +1,1 @@
+"""Where the lanes of a sweep run: layouts, widths, devices and hosts."""

@@ -1,0 +1,1 @@
+"""Who looks on while a sweep runs: callbacks, progress, trackers."""
