@@ -272,7 +272,8 @@ def _number(owner: str, path: str, x: Any) -> np.ndarray:
     dtype = getattr(x, "dtype", None)
     if not _tree.is_concrete(x):
         raise TypeError(f"{owner}: `make` returned a traced value; call {owner} outside of jit.")
-    if dtype is None or not (jnp.issubdtype(dtype, np.number) or dtype == bool):
+    numeric = dtype is not None and jnp.issubdtype(dtype, np.number)
+    if not numeric and dtype != np.bool_:
         where = f" at {path!r}" if path else ""
         raise TypeError(
             f"{owner}: `make` must return a penalty or a pytree of numbers, got {_kind(x)}{where}. Keep "

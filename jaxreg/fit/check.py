@@ -23,7 +23,7 @@ from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
 
-__all__ = ["check", "trainer_at", "unused"]
+__all__ = ["check", "frozen", "trainer_at", "unused"]
 
 # How many functions and shapes are remembered: sweeps of the same kind come again and again.
 _REMEMBERED = 128
@@ -75,7 +75,7 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, key: Array) -> TrainS
       ValueError: the optimizer applies the penalty with the wrong sign.
     """
     made = trainer_at(owner, trainer, point)
-    state = _shapes(owner, trainer, *_frozen((point, key)))
+    state = _shapes(owner, trainer, *frozen((point, key)))
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
         return state
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
@@ -93,7 +93,7 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, key: Array) -> TrainS
     return state
 
 
-def _frozen(tree: PyTree) -> tuple[Any, tuple]:
+def frozen(tree: PyTree) -> tuple[Any, tuple]:
     """The structure of a tree and the shapes of its leaves, both hashable."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
@@ -139,7 +139,7 @@ def unused(
       (penalties, numbers): names of the terms whose strengths no update depends on, and paths of other
       numbers that neither the start nor an update nor an evaluation depends on.
     """
-    return _unused(owner, trainer, *_frozen((point, state, data, key)))
+    return _unused(owner, trainer, *frozen((point, state, data, key)))
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)

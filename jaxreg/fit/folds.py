@@ -7,11 +7,14 @@ for the training and one for the validation mean.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from jaxreg._quickly import quickly
 
 __all__ = ["Folds", "make_folds"]
 
@@ -68,9 +71,14 @@ def _random(folds: int, n: int, key: jax.Array) -> list[tuple[np.ndarray, np.nda
             f"sweep: `folds` must be between 2 and the {n} examples there are, got {folds}. For a "
             "single split give `validation`, a tuple of arrays like `data`."
         )
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(key, 2), n))
+    order = np.asarray(_permutation(key, n))
     parts = order[: n - n % folds].reshape(folds, -1)
     return [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
+
+
+@functools.partial(quickly, static=(1,))
+def _permutation(key: jax.Array, n: int) -> jax.Array:
+    return jax.random.permutation(jax.random.fold_in(key, 2), n)
 
 
 def _pairs(folds: Any, n: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -43,15 +43,21 @@ def shuffled(place: Array, key: Array, n: int | Array) -> Array:
         return jnp.where(moved >= size, moved - size, moved)
 
     def through(x):
-        h, l = x // low, x % low
+        h = x // low
+        l = x - h * low
         for i in range(_ROUNDS):
             l = turned(l, h, 2 * i, low)
             h = turned(h, l, 2 * i + 1, high)
         return h * low + l
 
-    again = lambda x: jnp.where(x >= n, through(x), x)
-    outside = lambda x: jnp.any(x >= n)
-    return lax.while_loop(outside, again, through(place.astype(jnp.uint32))).astype(jnp.int32)
+    # The first turn is the loop's too: written twice, it would take twice as long to compile.
+    def again(state):
+        x, first = state
+        return jnp.where(first | (x >= n), through(x), x), jnp.zeros_like(first)
+
+    shape = jnp.broadcast_shapes(place.shape, key.shape[1:])
+    start = jnp.broadcast_to(place, shape).astype(jnp.uint32), jnp.ones((), bool)
+    return lax.while_loop(lambda s: s[1] | jnp.any(s[0] >= n), again, start)[0].astype(jnp.int32)
 
 
 def _mixed(x: Array) -> Array:

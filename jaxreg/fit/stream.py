@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Sharding
 from jax.typing import ArrayLike
@@ -68,14 +69,17 @@ class BatchStream:
     def _order(self, first: int | Array) -> Array:
         """Row numbers [ahead, batch_size] of the steps first, first + 1, …"""
         size = self.batch_size or 1
-        per_epoch = self.count // size
-        steps = jnp.asarray(first) + jnp.arange(self.ahead)
+        # By lax.div and lax.rem: what `//` and `%` do for negative numbers would have to compile too.
+        first = jnp.asarray(first)
+        per_epoch = lax.div(jnp.asarray(self.count, first.dtype), jnp.asarray(size, first.dtype))
+        steps = first + jnp.arange(self.ahead, dtype=first.dtype)
+        epoch = lax.div(steps, jnp.broadcast_to(per_epoch, steps.shape))
         # One key for each epoch that these steps may touch: far fewer than steps.
-        epoch, base = steps // per_epoch, jnp.asarray(first) // per_epoch
-        epochs = base + jnp.arange(self.ahead // (self.fewest // size) + 2)
+        base = lax.div(first, per_epoch)
+        epochs = base + jnp.arange(self.ahead // (self.fewest // size) + 2, dtype=first.dtype)
         of_epoch = jax.vmap(lambda e: jax.random.key_data(jax.random.fold_in(self.key, 2 * e)))
         key = of_epoch(epochs)[epoch - base]
-        place = (steps % per_epoch)[:, None] * size + jnp.arange(size)
+        place = (steps - epoch * per_epoch)[:, None] * size + jnp.arange(size, dtype=first.dtype)
         return self.rows[shuffled(place, jnp.moveaxis(key, -1, 0)[..., None], self.count)]
 
     def noise_key(self, step: int | Array) -> Array:
@@ -109,11 +113,13 @@ def check_data(owner: str, data: Any) -> int:
 def _refuse_nan(owner: str, name: str, x: Any) -> None:
     if not _tree.is_floating(x) or not _tree.is_concrete(x):
         return
-    bad = jnp.isnan(x).reshape(len(x), -1).any(1)
+    # On the host where the data are there anyway: each operation of jax is a program to compile.
+    lib = np if isinstance(x, np.ndarray) or jax.default_backend() == "cpu" else jnp
+    bad = lib.isnan(lib.asarray(x)).reshape(len(x), -1).any(1)
     if bool(bad.any()):
         raise ValueError(
             f"{owner}: `{name}` has NaN in {int(bad.sum())} of {len(x)} rows, the first is row "
-            f"{int(jnp.argmax(bad))}. Drop or impute these rows first."
+            f"{int(bad.argmax())}. Drop or impute these rows first."
         )
 
 

@@ -28,7 +28,9 @@ def fingerprint(
     changed loss with the same parameters is not noticed.
     """
     params = _tree.flatten(start.params)
-    coords = {f"the grid's {n}": [float(str(x)) for x in v] for n, v in grid.coords.items()}
+    coords = {
+        f"the grid's {n}": [float(str(x)) for x in np.asarray(v)] for n, v in grid.coords.items()
+    }
     return {
         "point": point_label(grid.points),
         **coords,

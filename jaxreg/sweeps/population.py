@@ -8,6 +8,7 @@ lane do not depend on its neighbours.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
+from jaxreg.fit.stream import init_key, stream_key
 from jaxreg.grid import Grid
 from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
@@ -54,6 +58,8 @@ class Population:
         self._common = self._everywhere(common)
         self.step = 0
         self.alive = np.ones((len(grid), n_pairs), bool)
+        keys = _pair_keys(common.key, *np.divmod(np.arange(n_pairs, dtype=np.int32), seeds))
+        self._keys = to_host(keys), keys
         self.layout = self._fitting(layout)
         self._pool = ThreadPoolExecutor(self.layout.streams)
         self.blocks: list[Block] = []
@@ -181,13 +187,22 @@ class Population:
     def _bundles(self, lanes: np.ndarray) -> Bundles:
         k, pair = lanes[..., 0], lanes[:, 0, 1].astype(np.int32)
         points = jax.tree.map(lambda x: np.asarray(x)[k], self.grid.points)
-        bundles = Bundles(points, pair // self.seeds, pair % self.seeds)
+        raw_keys, keys = self._keys
+        bundles = Bundles(points, pair // self.seeds, *(x[pair] for x in raw_keys))
+        like = bundles._replace(start_key=keys[0], stream_key=keys[1])
         mesh = self.spec.mesh
         spread = None if mesh is None else NamedSharding(mesh, PartitionSpec("lanes"))
-        return from_host(bundles, bundles, lambda _: spread)
+        return from_host(bundles, like, lambda _: spread)
 
     def _placement(self, example: Any) -> Any:
         return example.sharding if self.spec.mesh is not None else None
+
+
+@quickly
+def _pair_keys(key: Array, fold: Array, seed: Array) -> tuple[Array, Array]:
+    """Keys of the start and of the stream of each pair: once, and not in the loop of every program."""
+    start = jax.vmap(functools.partial(init_key, key))(seed)
+    return start, jax.vmap(functools.partial(stream_key, key))(fold, seed)
 
 
 class _Turns:

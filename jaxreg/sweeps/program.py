@@ -25,7 +25,7 @@ from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.folds import Folds
-from jaxreg.fit.stream import BatchStream, init_key, stream_key
+from jaxreg.fit.stream import BatchStream
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
 from jaxreg.objective import terms_in
 
@@ -58,11 +58,12 @@ class LaneState(NamedTuple):
 
 
 class Bundles(NamedTuple):
-    """What B bundles of c lanes train: points [B, c, ...], fold [B], seed [B]."""
+    """What B bundles of c lanes train: points [B, c, ...], fold [B], and the keys of their pair [B]."""
 
     points: PyTree
     fold: ArrayLike
-    seed: ArrayLike
+    start_key: ArrayLike
+    stream_key: ArrayLike
 
 
 class Common(NamedTuple):
@@ -186,10 +187,8 @@ def _at(spec: Spec, point: PyTree) -> Trainer:
 
 def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
     def bundle(bundle: Bundles):
-        key = init_key(common.key, bundle.seed)
-
         def lane(point):
-            state = _at(spec, point).start(key)
+            state = _at(spec, point).start(bundle.start_key)
             return LaneState(_sharded(state, spec), _no_best(state, spec), _no_log(common, spec))
 
         return _over(lane)(bundle.points)
@@ -235,12 +234,12 @@ def _advance(
 
     def visit(carry):
         t, states, _ = carry
-        later = jnp.searchsorted(common.times, t, side="right")
-        due = common.times[jnp.minimum(later, len(common.times) - 1)]
+        # A sum and no search: the search is a loop of its own, which takes longer to compile.
+        due = common.times[jnp.minimum(jnp.sum(common.times <= t), len(common.times) - 1)]
         n = jnp.maximum(jnp.minimum(jnp.minimum(last, due) - t, spec.ahead), 0)
         states = _over(functools.partial(_run, common, spec, t, n))(states, bundles)
         t = t + n
-        at = jnp.searchsorted(common.times, t)
+        at = jnp.sum(common.times < t)
         # Only what an evaluation changes goes through the branch: a branch copies what it is given.
         look = _over(functools.partial(_look, common, spec, at))
         best, log = lax.cond(
@@ -258,9 +257,14 @@ def _run(
     common: Common, spec: Spec, t: Array, n: Array, states: LaneState, bundle: Bundles
 ) -> LaneState:
     fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
-    key = stream_key(common.key, bundle.fold, bundle.seed)
     stream = BatchStream(
-        fold.rows, fold.count, key, spec.batch_size, spec.ahead, spec.fewest, _batch(spec)
+        fold.rows,
+        fold.count,
+        bundle.stream_key,
+        spec.batch_size,
+        spec.ahead,
+        spec.fewest,
+        _batch(spec),
     )
     run = lambda state, point: _at(spec, point).run(state, common.data, stream, t, n)
     return states._replace(train=_over(run)(states.train, bundle.points))

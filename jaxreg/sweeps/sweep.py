@@ -193,12 +193,13 @@ def _job(
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
     start = check("sweep", trainer, point, o.key)
-    batch = jax.tree.map(lambda a: a[: o.batch_size or table.fewest], together)
+    rows = o.batch_size or table.fewest
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), together)
     _refuse_idle_axes(trainer, grid, point, start, batch, o.key)
     warned = forgotten("sweep", trainer, point, start, batch, o.key)
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
     n_pairs = len(table.rows) * o.seeds
-    lanes = widest(trainer, point, start, together, o.batch_size or table.fewest, o.key)
+    lanes = widest(trainer, point, start, batch, o.key)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.chunk, mesh, lanes)
     spec = Spec(
         trainer, tuple(trainer_at("sweep", trainer, point).metrics), tuple(terms_in(point)),
@@ -318,8 +319,9 @@ def _check_batches(batch_size: int | None, table: Any) -> None:
         )
 
 
-def _joined(a: Any, b: Any) -> Array:
-    return jnp.concatenate([jnp.asarray(a), jnp.asarray(b, jnp.asarray(a).dtype)])
+def _joined(a: Any, b: Any) -> Any:
+    lib = jnp if isinstance(a, Array) else np
+    return lib.concatenate([lib.asarray(a), lib.asarray(b, lib.asarray(a).dtype)])
 
 
 def _data(data: tuple, validation: tuple | None, folds: Any, key: Array) -> tuple[tuple, Folds]:

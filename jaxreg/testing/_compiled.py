@@ -10,9 +10,7 @@ eager code and batches are compared with, and `narrow` in float32, where overflo
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,33 +18,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxreg._quickly import quickly
 from jaxreg.penalty import Penalty
 from jaxreg.testing._layout import Layout
 
-_LESS = {"xla_backend_optimization_level": 0}
-_LEAST = {**_LESS, "xla_cpu_use_fusion_emitters": False}
-
-
-@functools.cache
-def _options() -> dict[str, Any]:
-    """What makes XLA compile quickly, as far as this version of it has such options."""
-    if jax.default_backend() != "cpu":
-        return {}
-    for options in (_LEAST, _LESS):
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.negative, compiler_options=options)(0.0)
-            return options
-    return {}
-
-
-def _quickly(function: Callable[..., Any], static: tuple[int, ...] = (0,)) -> Callable[..., Any]:
-    """As `jax.jit` for a layout first; the backend is not asked for before the first call."""
-
-    @functools.cache
-    def program() -> Callable[..., Any]:
-        return jax.jit(function, static_argnums=static, compiler_options=_options())
-
-    return functools.wraps(function)(lambda *args: program()(*args))
+_quickly = functools.partial(quickly, static=(0,))
 
 
 @_quickly
@@ -150,7 +126,7 @@ def _narrow(
 
 
 _narrow_fully = jax.jit(_narrow, static_argnums=(0, 1))
-_narrow_quickly = _quickly(_narrow, (0, 1))
+_narrow_quickly = quickly(_narrow, (0, 1))
 
 
 def narrow(

@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxreg._convolution import has_convolution
 from jaxreg._tree import PyTree
-from jaxreg.fit.check import trainer_at
+from jaxreg.fit.check import frozen, trainer_at
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["widest"]
@@ -26,30 +26,22 @@ __all__ = ["widest"]
 _MOST, _CACHE = 32, 9 * 2**19  # lanes; bytes
 
 
-def widest(
-    trainer: MakeTrainer, point: PyTree, start: TrainState, data: tuple, batch: int, key: Array
-) -> int:
+def widest(trainer: MakeTrainer, point: PyTree, start: TrainState, batch: tuple, key: Array) -> int:
     """The most lanes that a block on a CPU should have.
 
     Args:
       trainer: whose loss is traced, once for each kind of point, state and batch.
       point: any point.
       start: the state of a lane, or its shapes.
-      data: arrays with the rows first.
-      batch: rows of a step.
+      batch: the rows of a step, or their shapes.
       key: any PRNG key of the kind that the sweep uses.
     """
-    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    row = lambda a: jax.ShapeDtypeStruct((batch, *a.shape[1:]), a.dtype)
-    leaves, structure = jax.tree.flatten(
-        (jax.tree.map(shape, (point, start)), jax.tree.map(row, data), shape(key))
-    )
-    return _widest(trainer, structure, tuple(leaves))
+    return _widest(trainer, *frozen((point, start, batch, key)))
 
 
 @functools.lru_cache(maxsize=256)
 def _widest(trainer: MakeTrainer, structure: Any, leaves: tuple) -> int:
-    (point, state), batch, key = jax.tree.unflatten(structure, leaves)
+    point, state, batch, key = jax.tree.unflatten(structure, leaves)
 
     def kept(point, state, batch, key):
         """What the pullback of the loss holds: the activations that the backward pass needs."""

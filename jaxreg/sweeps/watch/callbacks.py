@@ -23,8 +23,8 @@ class Outline(NamedTuple):
     """What a sweep is about to do.
 
     `coords` maps a name to the coordinate of each point, [K]; there are K x `folds` x `seeds`
-    lanes of `steps` updates each. `metrics` names what is measured, the loss first, `terms` the terms of the penalties; `made_by` is the
-    JSON text of everything that makes the sweep.
+    lanes of `steps` updates each. `metrics` names what is measured, the loss first, `terms` the terms of
+    the penalties; `made_by` is the JSON text of everything that makes the sweep.
 
     >>> Outline({"lam": np.array([0.1, 1.0])}, 5, 3, 1000, ("loss",), ("l2",), "{}").coords["lam"].tolist()
     [0.1, 1.0]
