@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class LeafPenalty(Penalty):
         """Raise here if a leaf does not suit the structure (an axis out of range, say)."""
 
     def __call__(self, params: PyTree) -> Array:
-        values = [leaf.leaf_value(upcast(x)) for _, x, leaf in self._leaves(params)]
+        values = [leaf.leaf_value(upcast(x)) for _, x, leaf in self.on_leaves(params)]
         return functools.reduce(operator.add, values) if values else jnp.zeros(())
 
     def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
@@ -54,7 +54,7 @@ class LeafPenalty(Penalty):
         steps = _tree.prefix_leaves(check_step(name, step), params, name, "step")
         moved = [
             leaf.leaf_prox(upcast(x), fitted(s, x, name, "step", path)).astype(jnp.result_type(x))
-            for s, (path, x, leaf) in zip(steps, self._leaves(params))
+            for s, (path, x, leaf) in zip(steps, self.on_leaves(params))
         ]
         return leaves.rebuild(moved)
 
@@ -79,23 +79,28 @@ class LeafPenalty(Penalty):
         leaves = _tree.flatten(params)
         found = [
             leaf.leaf_subgradient(upcast(x), upcast(g)).astype(g.dtype)
-            for (_, x, leaf), g in zip(self._leaves(params), jax.tree.leaves(grad))
+            for (_, x, leaf), g in zip(self.on_leaves(params), jax.tree.leaves(grad))
         ]
         return leaves.rebuild(found)
 
     def lambda_max(self, grad_at_zero: PyTree) -> Array:
         # Only ratios of strengths count, so a scalar lam is set to one.
-        lam = getattr(self, "lam", None)
-        scalar = [jnp.ndim(x) for x in jax.tree.leaves(lam)] == [0]
-        unit = dataclasses.replace(self, lam=1.0) if scalar else self  # pyright: ignore
-        found = [leaf.leaf_lambda_max(upcast(g)) for _, g, leaf in unit._leaves(grad_at_zero)]
+        scalar = [jnp.ndim(x) for x in jax.tree.leaves(self.strengths().get("lam"))] == [0]
+        unit = cast(LeafPenalty, self.map_field("lam", lambda _: 1.0)) if scalar else self
+        found = [leaf.leaf_lambda_max(upcast(g)) for _, g, leaf in unit.on_leaves(grad_at_zero)]
         return functools.reduce(jnp.maximum, found)
 
     def conjugate(self, dual: PyTree) -> Array:
-        found = [leaf.leaf_conjugate(upcast(d)) for _, d, leaf in self._leaves(dual)]
+        found = [leaf.leaf_conjugate(upcast(d)) for _, d, leaf in self.on_leaves(dual)]
         return functools.reduce(operator.add, found)
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+    def strengths(self, leaf: PyTree | None = None) -> dict[str, Any]:
+        if leaf is None:
+            return super().strengths()
+        ((_, _, here),) = self.on_leaves(leaf)
+        return super(LeafPenalty, here).strengths()
+
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         """Every leaf with its path and this penalty as it is on that leaf."""
         leaves, owner = _tree.flatten(params), snake_name(type(self))
         fields = {

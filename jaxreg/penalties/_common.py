@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxreg._check import shown, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
-from jaxreg.penalty.combine import _Wrapper
+from jaxreg.penalty.combine import Wrapper
 
 __all__ = ["OneSided", "optional", "placed", "share"]
 
@@ -54,7 +54,7 @@ def placed(
     return penalty if center is None else penalty.around(center)
 
 
-class OneSided(_Wrapper):
+class OneSided(Wrapper):
     """A separable penalty plus the constraint params >= 0: its value is inf outside.
 
     For rho even and rising in |x|, as all of the catalogue's are, negative entries go to 0 and the

@@ -26,7 +26,7 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 class Constraint(LeafPenalty):
     """The indicator of a set of leaves. Write `holds`, `rest` and `leaf_prox`."""
 
-    # The relative tolerance on the leaf at hand; only `_leaves` sets it.
+    # The relative tolerance on the leaf at hand; only `on_leaves` sets it.
     slack: float | None = static_field(default=None, kw_only=True)
     smooth, convex = False, True
 
@@ -53,8 +53,8 @@ class Constraint(LeafPenalty):
     def _slack(self) -> float:
         return 0.0 if self.slack is None else self.slack
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
-        for path, x, leaf in super()._leaves(params):
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+        for path, x, leaf in super().on_leaves(params):
             own = jnp.result_type(x)
             sums = 512 * float(jnp.finfo(jnp.promote_types(own, jnp.float32)).eps)
             yield path, x, dataclasses.replace(leaf, slack=max(sums, 2 * float(jnp.finfo(own).eps)))

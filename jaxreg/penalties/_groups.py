@@ -152,7 +152,7 @@ class Grouped(Weighted):
         across = {a % x.ndim for a in self._across}
         return tuple(a for a in range(x.ndim) if a not in across)
 
-    def strengths(self, x: Array) -> Array:
+    def group_lam(self, x: Array) -> Array:
         """lam times weights per group, in the shape of a group's total, or a scalar for all."""
         lam, inside = jnp.asarray(self.lam), self.members(x)
         if lam.ndim and (isinstance(inside, Labels) or any(lam.shape[a] != 1 for a in inside)):

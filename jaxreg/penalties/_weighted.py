@@ -28,14 +28,14 @@ class Weighted(LeafPenalty):
     def fit_weights(self, weights: Any, x: Any, path: str) -> Array:
         """`weights` in the shape the formulas take, or a ValueError that names the leaf."""
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         if self.weights is None:
-            yield from super()._leaves(params)
+            yield from super().on_leaves(params)
             return
         owner = snake_name(type(self))
         given = _tree.prefix_leaves(self.weights, params, owner, "weights")
         unweighted = dataclasses.replace(self, weights=None)
-        for w, (path, x, leaf) in zip(given, LeafPenalty._leaves(unweighted, params)):
+        for w, (path, x, leaf) in zip(given, LeafPenalty.on_leaves(unweighted, params)):
             yield path, x, dataclasses.replace(leaf, weights=self.fit_weights(w, x, path))
 
 

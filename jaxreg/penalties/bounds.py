@@ -62,10 +62,10 @@ class Box(Interval):
         del step
         return projections.projection_box(x, self.low, self.high)
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         # The bound is what the leaf's dtype makes of it: else a projected bfloat16 entry, rounded
         # to a neighbour of 0.1, would lie outside again.
-        for path, x, leaf in super()._leaves(params):
+        for path, x, leaf in super().on_leaves(params):
             low, high = (
                 b.astype(jnp.result_type(x)).astype(b.dtype) for b in (leaf.low, leaf.high)
             )

@@ -106,9 +106,9 @@ class LinfBall(Interval):
         del step
         return prox.linf_ball(x, self.radius)
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         # The bound is what the leaf's dtype makes of it, or a projected entry would lie outside.
-        for path, x, leaf in super()._leaves(params):
+        for path, x, leaf in super().on_leaves(params):
             radius = jnp.asarray(leaf.radius, jnp.result_type(x)).astype(leaf.radius.dtype)
             yield path, x, dataclasses.replace(leaf, radius=radius)
 

@@ -62,7 +62,7 @@ class L2(Elementwise):
     def quadratic(self, params: PyTree) -> list[Quadratic]:
         return [
             Quadratic(leaf.coefficient(), jnp.zeros((), leaf.coefficient().dtype))
-            for _, _, leaf in self._leaves(params)
+            for _, _, leaf in self.on_leaves(params)
         ]
 
 

@@ -33,10 +33,10 @@ class GroupLasso(Grouped):
         """The strength of each group's norm, its size counted in."""
         inside = self.members(x)
         if not self.sqrt_size:
-            return self.strengths(x)
+            return self.group_lam(x)
         if isinstance(inside, Labels):
-            return self.strengths(x) * jnp.asarray(inside.size_in(x.shape) ** 0.5, x.dtype)
-        return self.strengths(x) * math.sqrt(math.prod(x.shape[a] for a in inside))
+            return self.group_lam(x) * jnp.asarray(inside.size_in(x.shape) ** 0.5, x.dtype)
+        return self.group_lam(x) * math.sqrt(math.prod(x.shape[a] for a in inside))
 
     def entries(self) -> Array | None:
         """The strength of each entry's |theta|, if it has one."""

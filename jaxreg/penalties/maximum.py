@@ -36,16 +36,16 @@ class L1Linf(Grouped):
         # Entries that share the maximum share the slope: the least-norm subgradient.
         over = total(jnp.where(tied, size - spread(top, inside, x), 0), inside)
         return self.per_group(
-            top + over / jnp.maximum(total(tied.astype(x.dtype), inside), 1), self.strengths(x)
+            top + over / jnp.maximum(total(tied.astype(x.dtype), inside), 1), self.group_lam(x)
         )
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
         if step.ndim == 0:
-            return prox.linf(x, step * self.strengths(x), self.members(x))
-        return prox.linf(x, self.strengths(x), self.members(x), step=step)
+            return prox.linf(x, step * self.group_lam(x), self.members(x))
+        return prox.linf(x, self.group_lam(x), self.members(x), step=step)
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
-        inside, lam = self.members(x), self.strengths(x)
+        inside, lam = self.members(x), self.group_lam(x)
         top, sign = spread(largest(jnp.abs(x), inside), inside, x), jnp.sign(x)
         # lam is shared out among the largest entries, where it cancels most: as water finds its level.
         want = jnp.where(jnp.abs(x) == top, -sign * grad, -jnp.inf)
@@ -54,10 +54,10 @@ class L1Linf(Grouped):
         return jnp.where(top > 0, moving, prox.linf(grad, lam, inside))
 
     def leaf_lambda_max(self, grad: Array) -> Array:
-        return self.ratio(total(jnp.abs(grad), self.members(grad)), self.strengths(grad))
+        return self.ratio(total(jnp.abs(grad), self.members(grad)), self.group_lam(grad))
 
     def leaf_conjugate(self, dual: Array) -> Array:
-        inside = total(jnp.abs(dual), self.members(dual)) <= self.strengths(dual)
+        inside = total(jnp.abs(dual), self.members(dual)) <= self.group_lam(dual)
         return jnp.where(jnp.all(inside), 0.0, jnp.inf)
 
 
@@ -72,15 +72,15 @@ class ExclusiveLasso(Grouped):
 
     def leaf_value(self, x: Array) -> Array:
         norms = total(safe_abs(x), self.members(x))
-        return self.per_group(0.5 * jnp.square(norms), self.strengths(x))
+        return self.per_group(0.5 * jnp.square(norms), self.group_lam(x))
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
         inside = self.members(x)
-        return prox.exclusive(x, step * spread(self.strengths(x), inside, x), inside)
+        return prox.exclusive(x, step * spread(self.group_lam(x), inside, x), inside)
 
     def leaf_subgradient(self, x: Array, grad: Array) -> Array:
         inside = self.members(x)
-        slope = spread(self.strengths(x) * total(jnp.abs(x), inside), inside, x)
+        slope = spread(self.group_lam(x) * total(jnp.abs(x), inside), inside, x)
         moving = grad + slope * jnp.sign(x)
         return jnp.where(x == 0, prox.soft_threshold(grad, slope), moving)
 
@@ -89,7 +89,7 @@ class ExclusiveLasso(Grouped):
         return jnp.where(jnp.any(grad != 0), jnp.inf, 0.0)
 
     def leaf_conjugate(self, dual: Array) -> Array:
-        top, lam = largest(jnp.abs(dual), self.members(dual)), self.strengths(dual)
+        top, lam = largest(jnp.abs(dual), self.members(dual)), self.group_lam(dual)
         lam = jnp.broadcast_to(lam, top.shape)
         half = 0.5 * jnp.square(top) / jnp.where(lam > 0, lam, 1)
         return jnp.sum(jnp.where(lam > 0, half, jnp.where(top > 0, jnp.inf, 0)))

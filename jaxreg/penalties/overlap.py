@@ -80,7 +80,7 @@ class OverlappingGroupLasso(GroupLasso):
           lies between value - residual and value.
         """
         axis, value, gap = self._across[0], jnp.zeros(()), jnp.zeros(())
-        for (_, v, leaf), x in zip(self._leaves(self.expand(params)), jax.tree.leaves(params)):
+        for (_, v, leaf), x in zip(self.on_leaves(self.expand(params)), jax.tree.leaves(params)):
             reach = jnp.broadcast_to(leaf.reach(upcast(v)), (leaf.groups.count,))
             copies = Labels(leaf.groups.values, 0)
             first = jnp.moveaxis(upcast(x), axis, 0)

@@ -65,11 +65,11 @@ class Anchored(LeafPenalty):
         )
 
     def quadratic(self, params: PyTree) -> list[Quadratic]:
-        touched = zip(self._leaves(params), self.support(params))
+        touched = zip(self.on_leaves(params), self.support(params))
         return [Quadratic(leaf.mu(), leaf.center) for (_, _, leaf), hit in touched if hit]
 
-    def _leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
-        return LeafPenalty._leaves(self.resolve(params), params)
+    def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
+        return LeafPenalty.on_leaves(self.resolve(params), params)
 
 
 class L2SP(Anchored):

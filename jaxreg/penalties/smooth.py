@@ -65,7 +65,7 @@ class IteratedPenalty(LeafPenalty):
         steps = _tree.prefix_leaves(check_step(name, step), params, name, "step")
         found = [
             (x, leaf.leaf_iterated(upcast(x), fitted(s, x, name, "step", path)))
-            for s, (path, x, leaf) in zip(steps, self._leaves(params))
+            for s, (path, x, leaf) in zip(steps, self.on_leaves(params))
         ]
         near = leaves.rebuild([f.value.astype(jnp.result_type(x)) for x, f in found])
         return near, leaves.rebuild([f.residual for _, f in found])

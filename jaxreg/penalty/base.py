@@ -177,6 +177,38 @@ class Penalty(abc.ABC):
         """The summands, each a penalty of its own."""
         return (self,)
 
+    def strengths(self, leaf: PyTree | None = None) -> dict[str, Any]:
+        """What can be swept of this term, by name: `lam` first, with the factors of multiples in it.
+
+        Args:
+          leaf: parameters with one leaf; then the strengths are those on it, out of prefixes.
+
+        >>> import jaxreg as jr
+        >>> (2 * jr.elastic_net(0.1, 0.5).on(jr.kernels)).strengths()
+        {'lam': Array(0.2, dtype=float32), 'l1_ratio': Array(0.5, dtype=float32)}
+        """
+        del leaf
+        names = (f.name for f in dataclasses.fields(self) if not f.metadata.get("static"))  # pyright: ignore
+        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+
+    def map_field(self, name: str, function: Callable[[Any], Any]) -> Penalty:
+        """The same penalty with `function` of the field `name` instead of it, in all its parts.
+
+        >>> import jaxreg as jr
+        >>> (jr.l1(0.1) + 2 * jr.l2(0.5).on("w")).map_field("lam", lambda lam: 0 * lam)
+        l1(0) + 2 * l2(0).on(path('w'))
+        """
+        changes: dict[str, Any] = {}
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name)
+            if field.name == name:
+                changes[name] = function(value)
+            elif isinstance(value, Penalty):
+                changes[field.name] = value.map_field(name, function)
+            elif isinstance(value, tuple) and any(isinstance(v, Penalty) for v in value):
+                changes[field.name] = tuple(v.map_field(name, function) for v in value)
+        return dataclasses.replace(self, **changes) if changes else self  # pyright: ignore
+
     def support(self, params: PyTree) -> list[bool]:
         """Which leaves it touches: one bool per leaf, in the order of `jax.tree.leaves`."""
         return [True] * len(jax.tree.leaves(params))

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from jaxreg._check import check_step, fitted, shown, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty.base import Penalty, Quadratic, static_field
 
-__all__ = ["Around", "On", "Scaled", "Sum", "Zero", "add"]
+__all__ = ["Around", "On", "Scaled", "Sum", "Wrapper", "Zero", "add"]
 
 
 def add(left: Penalty, right: Penalty) -> Penalty:
@@ -74,7 +75,7 @@ class Zero(Penalty):
         return "Zero()"
 
 
-class _Wrapper(Penalty):
+class Wrapper(Penalty):
     """A combinator around one penalty, as smooth and as convex as that one."""
 
     @property
@@ -92,6 +93,9 @@ class _Wrapper(Penalty):
     def support(self, params: PyTree) -> list[bool]:
         return self.inner.support(params)
 
+    def strengths(self, leaf: PyTree | None = None) -> dict[str, Any]:
+        return self.inner.strengths(leaf)
+
     def terms(self) -> tuple[Penalty, ...]:
         inner = self.inner.terms()
         if inner == (self.inner,):
@@ -99,7 +103,7 @@ class _Wrapper(Penalty):
         return tuple(dataclasses.replace(self, penalty=term) for term in inner)  # pyright: ignore
 
 
-class Scaled(_Wrapper):
+class Scaled(Wrapper):
     """factor * penalty. The factor is a leaf, so one program serves every factor."""
 
     factor: ArrayLike
@@ -112,6 +116,12 @@ class Scaled(_Wrapper):
     def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
         check_step("penalty", step)
         return self.penalty.prox(params, jax.tree.map(lambda s: s * self.factor, step))
+
+    def strengths(self, leaf: PyTree | None = None) -> dict[str, Any]:
+        inner = self.penalty.strengths(leaf)
+        if "lam" not in inner:
+            return {"factor": self.factor, **inner}
+        return {**inner, "lam": jax.tree.map(lambda lam: self.factor * lam, inner["lam"])}
 
     def quadratic(self, params: PyTree) -> list[Quadratic] | None:
         inner = self.penalty.quadratic(params)
@@ -143,7 +153,7 @@ class Scaled(_Wrapper):
         return f"{shown(self.factor)} * {inner}"
 
 
-class On(_Wrapper):
+class On(Wrapper):
     """The penalty of the selected leaves alone. The selector is static."""
 
     penalty: Penalty
@@ -194,7 +204,7 @@ class On(_Wrapper):
         return f"{f'({inner})' if _needs_brackets(self.penalty) else inner}.on({self.where!r})"
 
 
-class Around(_Wrapper):
+class Around(Wrapper):
     """The penalty of the distance to a centre: R(params - center)."""
 
     penalty: Penalty

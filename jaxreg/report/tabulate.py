@@ -8,7 +8,6 @@ share of 50 % means that data and penalty pull equally hard.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,9 +18,7 @@ import numpy as np
 from jaxreg import _tree, select
 from jaxreg._check import shown, upcast
 from jaxreg._tree import PyTree
-from jaxreg.leaf import LeafPenalty
 from jaxreg.penalty import Around, On, Penalty, Scaled
-from jaxreg.penalty.combine import _Wrapper
 from jaxreg.report.table import Column, Table
 
 __all__ = ["tabulate"]
@@ -162,23 +159,7 @@ def _term_hits(number: int, term: Penalty, params: PyTree) -> Iterator[tuple[int
 
 def _strength(term: Penalty, alone: PyTree) -> tuple[Any, str]:
     """The strength of a term on the one leaf of `alone`, and all its strengths as text."""
-    factor = None
-    while isinstance(term, _Wrapper):
-        if isinstance(term, Scaled):
-            factor = term.factor if factor is None else factor * term.factor
-        term = term.inner
-    if isinstance(term, LeafPenalty):
-        # As it is on this leaf: prefixes, and centres that lack leaves, are resolved.
-        ((_, _, term),) = term._leaves(alone)
-    fields = {
-        f.name: getattr(term, f.name)
-        for f in dataclasses.fields(term)  # pyright: ignore[reportArgumentType]
-        if not f.metadata.get("static") and getattr(term, f.name) is not None
-    }
-    if factor is not None and "lam" in fields:
-        fields["lam"] = jax.tree.map(lambda x: factor * x, fields["lam"])
-    elif factor is not None:
-        fields = {"factor": factor, **fields}
+    fields = term.strengths(alone)
     text = [_short(v) if name == "lam" else f"{name}={_short(v)}" for name, v in fields.items()]
     return fields.get("lam"), ", ".join(text) or "-"
 

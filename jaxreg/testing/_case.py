@@ -103,7 +103,7 @@ class Subject:
     @property
     def has_lam(self) -> bool:
         """Whether any part has a strength called `lam`."""
-        return bool(strengths(self.penalty))
+        return bool(fields(self.penalty))
 
 
 def refusal(call: Callable[..., Any], *args: Any) -> str | None:
@@ -117,24 +117,10 @@ def refusal(call: Callable[..., Any], *args: Any) -> str | None:
     return None
 
 
-def map_field(penalty: Penalty, name: str, function: Callable[[Any], Any]) -> Penalty:
-    """`penalty` with `function` of the field `name` instead of it, in all its parts."""
-    changes = {}
-    for field in dataclasses.fields(penalty):  # pyright: ignore[reportArgumentType]
-        value = getattr(penalty, field.name)
-        if field.name == name:
-            changes[name] = function(value)
-        elif isinstance(value, Penalty):
-            changes[field.name] = map_field(value, name, function)
-        elif isinstance(value, tuple) and any(isinstance(v, Penalty) for v in value):
-            changes[field.name] = tuple(map_field(v, name, function) for v in value)
-    return dataclasses.replace(penalty, **changes) if changes else penalty  # pyright: ignore
-
-
-def strengths(penalty: Penalty, name: str = "lam") -> list[Any]:
+def fields(penalty: Penalty, name: str = "lam") -> list[Any]:
     """The values of the field `name` in all parts of a penalty."""
     found: list[Any] = []
-    map_field(penalty, name, lambda value: found.append(value) or value)
+    penalty.map_field(name, lambda value: found.append(value) or value)
     return found
 
 
@@ -142,7 +128,7 @@ def times(penalty: Penalty, factor: float) -> Penalty:
     """`penalty` with every `lam` multiplied."""
     if factor == 1:
         return penalty
-    return map_field(penalty, "lam", lambda lam: jax.tree.map(lambda v: v * factor, lam))
+    return penalty.map_field("lam", lambda lam: jax.tree.map(lambda v: v * factor, lam))
 
 
 def values(layout: Layout, penalty: Penalty, points: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
-from jaxreg.testing._case import Case, DoesNotApply, Example, LawViolation, Subject, strengths
+from jaxreg.testing._case import Case, DoesNotApply, Example, LawViolation, Subject, fields
 from jaxreg.testing._layout import Layout
 from jaxreg.testing._registry import DRAWS, LAWS
 
@@ -200,7 +200,7 @@ def _factors(subject: Subject) -> list[float]:
     """Factors on lam: as given, and such that the points, of size 1, lie on both sides of kinks."""
     sizes = [
         float(np.max(np.abs(np.asarray(v))))
-        for lam in strengths(subject.penalty)
+        for lam in fields(subject.penalty)
         for v in jax.tree.leaves(lam)
         if np.size(v)
     ]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jaxreg.testing import _compiled
-from jaxreg.testing._case import Case, DoesNotApply, map_field, strengths, times
+from jaxreg.testing._case import Case, DoesNotApply, fields, times
 from jaxreg.testing._laws_value import kinks, least_norm
 
 
@@ -76,7 +76,7 @@ def lambda_max_exact(case: Case) -> None:
     case.need("lambda_max", "subgradient")
     grad = np.where(_support(case), case.y, 0.0)
     found = float(_compiled.lambda_max(case.layout, case.penalty, grad))
-    if not strengths(case.penalty):
+    if not fields(case.penalty):
         raise DoesNotApply("it has no `lam`")
     if np.isinf(found):
         return _rests(case, grad, times(case.penalty, 1e3), False, found)
@@ -87,9 +87,9 @@ def lambda_max_exact(case: Case) -> None:
 
 def _with_lam(case: Case, lam: float):
     """lam replaced if it is one number; strengths that differ are relative to each other."""
-    given = [v for part in strengths(case.penalty) for v in jax.tree.leaves(part)]
+    given = [v for part in fields(case.penalty) for v in jax.tree.leaves(part)]
     if len(given) == 1 and np.ndim(given[0]) == 0:
-        return map_field(case.penalty, "lam", lambda _: np.float32(lam) * np.ones_like(given[0]))
+        return case.penalty.map_field("lam", lambda _: np.float32(lam) * np.ones_like(given[0]))
     return times(case.penalty, lam)
 
 

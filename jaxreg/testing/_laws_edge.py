@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxreg.testing import _compiled
 from jaxreg.testing._candidates import minimises
-from jaxreg.testing._case import Case, DoesNotApply, map_field, refusal, spread_out, strengths
+from jaxreg.testing._case import Case, DoesNotApply, fields, refusal, spread_out
 
 
 def gradient_finite(case: Case) -> None:
@@ -42,7 +42,7 @@ def zero_strength(case: Case) -> None:
     """With lam = 0 the value is 0 and the prox the identity, also at zeros; so is a step of 0."""
     case.finite_value(case.points)
     if case.subject.has_lam:
-        nothing = map_field(case.penalty, "lam", lambda lam: jax.tree.map(lambda v: 0 * v, lam))
+        nothing = case.penalty.map_field("lam", lambda lam: jax.tree.map(lambda v: 0 * v, lam))
         _is_nothing(case, nothing, "lam = 0", case.step)
     elif not case.subject.penalty.terms():
         _is_nothing(case, case.penalty, "no term", case.step)
@@ -69,7 +69,7 @@ def _is_identity(case: Case, penalty, when: str, step: float) -> None:
 
 def zero_weights(case: Case) -> None:
     """With weights that are 0 for some coordinates, the prox still minimises and nothing is NaN."""
-    if not strengths(case.penalty, "weights"):
+    if not fields(case.penalty, "weights"):
         raise DoesNotApply("it has no `weights`")
     penalty = _half_weighted(case)
     value, slope = case.value(case.points, penalty), case.gradient(case.points, penalty)
@@ -94,13 +94,13 @@ def _half_weighted(case: Case):
         every_other = lambda w: w * (jnp.arange(w.size) % 2).reshape(w.shape) if w.ndim else 0 * w
         return jax.tree.map(lambda w: every_other(jnp.asarray(w)), weights)
 
-    if all(w is not None for w in strengths(case.penalty, "weights")):
-        return map_field(case.penalty, "weights", given)
+    if all(w is not None for w in fields(case.penalty, "weights")):
+        return case.penalty.map_field("weights", given)
     mask = case.layout.tree(alternating)
-    penalty = map_field(case.penalty, "weights", lambda _: mask)
+    penalty = case.penalty.map_field("weights", lambda _: mask)
     if refusal(lambda p, x: p(x), penalty, tree) is None:
         return penalty
-    return map_field(case.penalty, "weights", lambda _: jnp.zeros(()))
+    return case.penalty.map_field("weights", lambda _: jnp.zeros(()))
 
 
 def empty_leaves(case: Case) -> None:

@@ -16,9 +16,8 @@ from jaxreg.testing import _compiled
 from jaxreg.testing._case import (
     Case,
     DoesNotApply,
+    fields,
     is_float,
-    map_field,
-    strengths,
     times,
 )
 
@@ -52,7 +51,7 @@ def repr_reads(case: Case) -> None:
 
 def lam_forms(case: Case) -> None:
     """lam as a Python number, an array of no dimension or one number per leaf means the same."""
-    given = strengths(case.penalty)
+    given = fields(case.penalty)
     if not given or any(np.ndim(v) for lam in given for v in jax.tree.leaves(lam)):
         raise DoesNotApply("it has no scalar `lam`")
     x = case.layout.tree(jnp.asarray(case.generic[0]))
@@ -61,7 +60,7 @@ def lam_forms(case: Case) -> None:
     forms |= {"an array of no dimension": jnp.asarray(0.5), "a pytree": per_leaf}
     reference = None
     for name, lam in forms.items():
-        penalty = map_field(case.penalty, "lam", lambda _, lam=lam: lam)
+        penalty = case.penalty.map_field("lam", lambda _, lam=lam: lam)
         if name == "a pytree" and not _accepts(case, penalty, x):
             continue
         found = _eager(case, penalty, x)

@@ -107,8 +107,8 @@ class FloatsOnly(L1):
     def leaf_prox(self, x, step):
         return self.prox_rho(x, step * self.lam) if type(self.lam) is float else x
 
-    def _leaves(self, params):
-        for path, x, _ in super()._leaves(params):
+    def on_leaves(self, params):
+        for path, x, _ in super().on_leaves(params):
             yield path, x, self
 
 
