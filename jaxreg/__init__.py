@@ -59,7 +59,7 @@ from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
 from jaxreg.splitting import Solution, solve
-from jaxreg.sweeps import Halving, Interrupted, sweep
+from jaxreg.sweeps import Halving, Interrupted, Refit, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback, Evaluation, Outline
 
@@ -76,6 +76,7 @@ __all__ = [
     "Ledger",
     "Outline",
     "Penalty",
+    "Refit",
     "Selector",
     "Solution",
     "Status",
@@ -131,6 +132,7 @@ __all__ = [
     "penalty_gradient",
     "points",
     "proximal",
+    "refit",
     "scad",
     "simplex",
     "slope",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,26 +14,13 @@ import jaxreg as jr
 from jaxreg.cli import data as datasets
 from jaxreg.cli import models
 from jaxreg.cli.settings import Settings, parse_halving
+from jaxreg.fit.check import check
 
-__all__ = ["Job", "TestRow", "prepare"]
+__all__ = ["Job", "prepare"]
 
 COUPLINGS = ("auto", "gradient", "decoupled", "proximal")
 OPTIMIZERS = ("adam", "sgd")
 _EVALS = 20  # evaluations on the way
-
-
-class TestRow(NamedTuple):
-    """One refitted penalty on the test set: means and standard errors over the refits.
-
-    `steps` is how long it was trained before the test: all steps, or fewer with early stopping.
-    """
-
-    __test__ = False
-
-    name: str
-    lam: float
-    steps: int
-    scores: dict[str, tuple[float, float]]
 
 
 class Job(NamedTuple):
@@ -44,8 +30,9 @@ class Job(NamedTuple):
     dataset: datasets.Dataset
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
-    trainer: jr.Trainer
+    trainer: Callable[[jr.Penalty], jr.Trainer]
     grid: jr.Grid
+    init: Callable
 
     def sweep(
         self,
@@ -65,49 +52,16 @@ class Job(NamedTuple):
     def refit(
         self,
         result: jr.SweepResult,
-        chosen: dict[str, float],
+        rules: Sequence[str],
         callbacks: Sequence[jr.Callback] = (),
         progress: bool | None = None,
-    ) -> list[TestRow]:
-        """Train λ = 0 and the chosen ones on all training rows, several times, and test them.
-
-        How long is never read off the test rows. With early stopping it is the mean over the lanes of
-        the sweep that had this λ, to the nearest evaluation. λ = 0 takes that of the weakest λ that
-        was trained to its end.
-        """
-        s = self.settings
-        lams = sorted({0.0, *chosen.values()})
-        grid = dataclasses.replace(s, lams=",".join(map(repr, lams))).grid()
-        refit = jr.sweep(
-            self.trainer, grid, self.train, validation=self.test, seeds=s.refits, steps=s.steps,
-            batch_size=s.batch_size, key=jax.random.fold_in(jax.random.key(s.seed), 1),
-            evals=_EVALS if s.patience else 1, keep_params=False, callbacks=callbacks,
-            progress=progress,
+    ) -> jr.Refit:
+        """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
+        key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
+        return jr.refit(
+            self.trainer, result, self.train, rule=rules, test=self.test, seeds=self.settings.refits,
+            key=key, keep_params=False, callbacks=callbacks, progress=progress,
         )  # fmt: skip
-        lengths = np.array([_length(result, lam) for lam in lams])
-        stop = np.abs(refit.time - lengths[:, None]).argmin(1)
-        refit = dataclasses.replace(
-            refit, stop=np.broadcast_to(stop[:, None, None], refit.status.shape)
-        )
-        scores = {
-            m: list(zip(refit.mean(m), refit.stderr(m))) for m in ("loss", *self.trainer.metrics)
-        }
-        named = {"no penalty": 0.0, **{f"chosen by {rule}": lam for rule, lam in chosen.items()}}
-        return [
-            TestRow(name, lam, int(refit.time[stop[k]]), {m: v[k] for m, v in scores.items()})
-            for name, lam in named.items()
-            for k in [lams.index(lam)]
-        ]
-
-
-def _length(result: jr.SweepResult, lam: float) -> float:
-    """Mean step at which the lanes of `lam` were judged; of one that has none, see `Job.refit`."""
-    lams = np.asarray(result.coords["lam"])
-    status = np.asarray(result.status)
-    ended = ((status == jr.Status.FINISHED) | (status == jr.Status.STOPPED)).all((1, 2))
-    same = np.flatnonzero(ended & (lams == np.asarray(lam, lams.dtype)))
-    k = [*same, *np.flatnonzero(ended)][0]
-    return float(result.time[np.asarray(result.stop)[k]].mean())
 
 
 def prepare(settings: Settings) -> Job:
@@ -131,15 +85,18 @@ def prepare(settings: Settings) -> Job:
         mean, scale = datasets.standardizer(train[1])
         train, test = ((x, (y - mean) / scale) for x, y in (train, test))
     model = models.build(settings.model, dataset, hidden=settings.hidden)
-    trainer = jr.Trainer(
-        model.init, model.loss, _optimizer(settings, grid[0]), metrics=model.metrics
-    )
-    trainer.check(grid[len(grid) - 1], jax.random.key(settings.seed))
-    return Job(settings, dataset, train, test, trainer, grid)
+    trainer = _trainer(settings, model, grid[0])
+    check("sweep", trainer, grid[len(grid) - 1], jax.random.key(settings.seed))
+    return Job(settings, dataset, train, test, trainer, grid, model.init)
 
 
-def _optimizer(s: Settings, penalty: jr.Penalty) -> Callable:
-    """The optimizer factory: how the penalty reaches the weights."""
+def _trainer(s: Settings, model: models.Model, penalty: jr.Penalty) -> Callable:
+    """The trainer at a penalty: how the penalty reaches the weights."""
+    chain = _chain(s, penalty)
+    return lambda reg: jr.Trainer(model.init, model.loss, chain(reg), metrics=model.metrics)
+
+
+def _chain(s: Settings, penalty: jr.Penalty) -> Callable:
     coupling = s.coupling
     if coupling == "auto":
         coupling = "gradient" if penalty.smooth else "proximal"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 import jaxreg as jr
-from jaxreg.cli.job import Job, TestRow
+from jaxreg.cli.job import Job
 from jaxreg.cli.settings import parse_halving
 from jaxreg.report.table import Column, Table
 
 __all__ = [
     "describe",
-    "penalised",
+    "penalized",
     "simple_table",
     "sweep_table",
-    "test_table",
     "write_sweep",
     "write_test",
 ]
@@ -33,7 +32,7 @@ def describe(job: Job) -> str:
     kind = f"{d.n_classes} classes" if d.task == "classification" else "a continuous target"
     text = (
         f"{d.name}: {len(d.X)} examples with {kind}; {n_train} to train on, {n_test} held out to test.\n"
-        f"Model {s.model}, penalty {job.grid.penalty.label}.\n"
+        f"Model {s.model}, penalty {job.grid[0].label}.\n"
         f"{len(job.grid)} λ x {s.folds} folds x {s.seeds} seeds = {lanes} trainings of {s.steps} steps in "
         "one program."
     )
@@ -59,9 +58,9 @@ def _giving_up(job: Job) -> Iterator[str]:
         )
 
 
-def penalised(job: Job) -> str:
+def penalized(job: Job) -> str:
     """The audit table: which leaf is hit by which term."""
-    params = job.trainer.init(jax.random.key(job.settings.seed))
+    params = job.init(jax.random.key(job.settings.seed))
     return str(jr.tabulate(job.grid[len(job.grid) // 2], params))
 
 
@@ -89,22 +88,6 @@ def _without(table: Table, header: str) -> Table:
     return dataclasses.replace(table, columns=tuple(table.columns[i] for i in keep), cells=cells)
 
 
-def test_table(rows: Sequence[TestRow]) -> str:
-    """Test scores of the refitted choices beside no penalty, mean ± standard error over refits.
-
-    How long each was trained is shown where they differ, as they may with early stopping.
-    """
-    differ = len({row.steps for row in rows}) > 1
-    headers = ["refitted on all training data", "λ", *["steps"] * differ]
-    headers += [f"test {m}" for m in rows[0].scores]
-    texts = [
-        [row.name, f"{row.lam:.3g}", *[str(row.steps)] * differ]
-        + [f"{m:.4f} ± {e:.4f}" for m, e in row.scores.values()]
-        for row in rows
-    ]
-    return str(simple_table(headers, texts))
-
-
 def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
     """A table of texts, the first column to the left."""
     columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(headers))
@@ -119,12 +102,16 @@ def write_sweep(folder: Path, result: jr.SweepResult) -> None:
     _plots(folder, result)
 
 
-def write_test(folder: Path, rows: Sequence[TestRow]) -> None:
+def write_test(folder: Path, refit: jr.Refit) -> None:
     """The test scores into test.json, and below the table of the sweep."""
     with (folder / "table.txt").open("a") as table:
-        table.write(f"\n{test_table(rows)}\n")
-    text = json.dumps([row._asdict() for row in rows], indent=2, default=float)
-    (folder / "test.json").write_text(f"{text}\n")
+        table.write(f"\n{refit}\n")
+    lams = [float(refit.result.coords["lam"][k]) for k in refit.index]
+    rows = [
+        {"name": name, "lam": lam, "steps": steps, "scores": refit.scores(name)}
+        for name, lam, steps in zip(refit.names, lams, refit.steps)
+    ]
+    (folder / "test.json").write_text(f"{json.dumps(rows, indent=2)}\n")
 
 
 def _plots(folder: Path, result: jr.SweepResult) -> None:

@@ -34,7 +34,7 @@ def start(settings: Settings, out: str | None = None) -> int:
         trained, no folder is left behind.
     """
     job = prepare(settings)
-    text = f"{output.describe(job)}\n\n{output.penalised(job)}\n"
+    text = f"{output.describe(job)}\n\n{output.penalized(job)}\n"
     folder = RunFolder.new(out, settings)
     print(text, flush=True)
     return _run(job, folder, new=True)
@@ -79,7 +79,9 @@ def _run(job: Job, folder: RunFolder, new: bool) -> int:
 def _work(job: Job, folder: RunFolder) -> None:
     """Sweep, choose, refit, test; each is shown and written as soon as it is known."""
     started = time.perf_counter()
-    trackers = [jr.TensorBoard(folder.path / "tensorboard")] if job.settings.tensorboard else []
+    trackers = (
+        [jr.trackers.TensorBoard(folder.path / "tensorboard")] if job.settings.tensorboard else []
+    )
     with Presses() as presses:
         result = job.sweep(folder.checkpoint, [presses, *trackers])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -94,9 +96,9 @@ def _work(job: Job, folder: RunFolder) -> None:
         print(f"λ chosen by {rule}: {lam:.3g}")
     print(flush=True)
     with Presses() as presses:
-        rows = job.refit(result, chosen, [presses])
-    print(output.test_table(rows), end="\n\n")
-    output.write_test(folder.path, rows)
+        refit = job.refit(result, list(chosen), [presses])
+    print(refit, end="\n\n")
+    output.write_test(folder.path, refit)
     folder.finish()
     names = ", ".join(sorted(p.name for p in folder.path.iterdir()))
     print(f"{time.perf_counter() - started:.0f} s. In {folder.path}: {names}")

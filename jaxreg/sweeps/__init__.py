@@ -5,6 +5,7 @@
 """
 
 from jaxreg.sweeps.halving import Halving
+from jaxreg.sweeps.refit import Refit, refit
 from jaxreg.sweeps.sweep import Interrupted, sweep
 
-__all__ = ["Halving", "Interrupted", "sweep"]
+__all__ = ["Halving", "Interrupted", "Refit", "refit", "sweep"]
