@@ -1,0 +1,234 @@
+"""The chosen points once more, on all training rows: what a choice is worth on data it has not seen.
+
+A sweep trains on parts of the training rows, to choose. What is used in the end is trained on all of them,
+several times, beside the same model without its penalty; and test rows, which no choice has seen, judge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxreg._tree import PyTree
+from jaxreg.choice import Choice
+from jaxreg.fit.trainer import MakeTrainer
+from jaxreg.grid import points
+from jaxreg.objective import penalties_in
+from jaxreg.penalty import Penalty
+from jaxreg.report.table import Column, Table
+from jaxreg.results import Status, SweepResult
+from jaxreg.sweeps.sweep import sweep
+
+__all__ = ["Refit", "refit"]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Refit:
+    """What was refitted; its repr is the table.
+
+    Attributes:
+      names: what each is, such as "no penalty" and "chosen by min".
+      index: of each name, which of the points of `result` it is.
+      result: the sweep behind it, points x one fold x seeds; "valid" are the test rows.
+      steps: of each name, how long it was trained before it was judged.
+      tested: whether there were test rows; if not, the scores are those on the training rows.
+    """
+
+    names: tuple[str, ...]
+    index: tuple[int, ...]
+    result: SweepResult
+    steps: tuple[int, ...]
+    tested: bool
+
+    def scores(self, name: str) -> dict[str, tuple[float, float]]:
+        """metric -> (mean, standard error) over the seeds.
+
+        Raises:
+          ValueError: no such name.
+        """
+        k = self._at(name)
+        mean_and_error = lambda m: (self.result.mean(m)[k], self.result.stderr(m)[k])
+        return {m: tuple(map(float, mean_and_error(m))) for m in self.result.metrics}
+
+    def params(self, name: str, seed: int = 0) -> PyTree:
+        """The parameters of one training.
+
+        Raises:
+          ValueError: no such name, or no parameters were kept. IndexError: no such seed.
+        """
+        return self.result.lane(self._at(name), 0, seed)
+
+    def table(self) -> Table:
+        """Every name with its coordinates and scores, mean ± standard error over the seeds.
+
+        How long each was trained is shown where they differ, as they may with early stopping.
+        """
+        differ = len(set(self.steps)) > 1
+        coords = {"λ" if n == "lam" else n: np.asarray(v) for n, v in self.result.coords.items()}
+        judged = "test" if self.tested else "train"
+        heads = ["refitted on all training data", *coords, *["steps"] * differ]
+        heads += [f"{judged} {m}" for m in self.result.metrics]
+        cells = []
+        for name, k, steps in zip(self.names, self.index, self.steps):
+            at = [f"{v[k]:.3g}" for v in coords.values()] + [str(steps)] * differ
+            scores = [f"{m:.4f} ± {e:.4f}" for m, e in self.scores(name).values()]
+            cells.append((name, *at, *scores))
+        columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(heads))
+        return Table("", columns, tuple(dict(zip(heads, row)) for row in cells), tuple(cells))
+
+    def __repr__(self) -> str:
+        return str(self.table())
+
+    def _at(self, name: str) -> int:
+        if name not in self.names:
+            raise ValueError(f"refit: no {name!r}; choose from {sorted(self.names)}.")
+        return self.index[self.names.index(name)]
+
+
+def refit(
+    trainer: MakeTrainer,
+    result: SweepResult,
+    data: tuple,
+    *,
+    key: Array,
+    rule: str | Choice | Sequence[str | Choice] = "min",
+    test: tuple | None = None,
+    seeds: int = 10,
+    **options: Any,
+) -> Refit:
+    """Train what a sweep chose on all rows of `data`, beside the same without penalty, and test it.
+
+    How long is never read off the test rows. With early stopping it is the mean over the lanes of the
+    sweep that had this point, to the nearest evaluation; without penalty, that of the weakest penalty
+    that was trained to its end.
+
+    Args:
+      trainer: the function point -> `Trainer` of the sweep.
+      result: what `jaxreg.sweep` returned.
+      data: all training rows.
+      key: PRNG key of parameters and batches.
+      rule: which choices: rules of `SweepResult.best`, or what it returned; one or several.
+      test: rows that nothing has seen, in arrays like those of `data`. Without them the scores are those on
+        the training rows, and say so.
+      seeds: how many trainings of each.
+      options: for `jaxreg.sweep`. `steps` and `batch_size` are those of the sweep by default.
+
+    Returns:
+      A `Refit`.
+
+    Raises:
+      ValueError: a rule that cannot be applied, or a result that does not tell its steps.
+      TypeError: `result` is none, or its points were read back without their structure.
+
+    >>> import jax.numpy as jnp, optax, jaxreg as jr
+    >>> x = jax.random.normal(jax.random.key(1), (60, 3))
+    >>> y = x @ jnp.array([1.0, 0.0, 0.0])
+    >>> def trainer(reg):
+    ...     loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
+    ...     tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.3))
+    ...     return jr.Trainer(lambda key: jnp.zeros(3), loss, tx)
+    >>> g = jr.grid(jr.l2, lam=[0.01, 1.0])
+    >>> train, test = (x[:40], y[:40]), (x[40:], y[40:])
+    >>> result = jr.sweep(trainer, g, train, folds=4, steps=50, key=jax.random.key(0))
+    >>> jr.refit(trainer, result, train, test=test, seeds=2, key=jax.random.key(1))
+    refitted on all training data      λ         test loss
+    ──────────────────────────────────────────────────────
+    no penalty                         0   0.0000 ± 0.0000
+    chosen by min                   0.01   0.0000 ± 0.0000
+    """
+    chosen = _choices(result, rule)
+    made_by = json.loads(result.made_by)
+    if "steps" not in made_by and "steps" not in options:
+        raise ValueError("refit: `result` does not tell how long it was trained; give `steps`.")
+    given = {"steps": made_by.get("steps"), "batch_size": made_by.get("batch_size")} | options
+    given.setdefault("evals", 20 if made_by.get("patience") else 1)
+    named, lengths = _named(result, chosen, given["steps"])
+    # Equal points once, and in the order of their coordinates.
+    order = sorted({tuple(coords.values()): point for coords, point in named.values()}.items())
+    columns = dict(zip(result.coords, zip(*(coords for coords, _ in order))))
+    grid = points([point for _, point in order], **columns)
+    again = sweep(
+        trainer,
+        grid,
+        data,
+        validation=data if test is None else test,
+        seeds=seeds,
+        key=key,
+        **given,
+    )
+    index = [[c for c, _ in order].index(tuple(coords.values())) for coords, _ in named.values()]
+    stop = np.full(len(order), len(again.time) - 1)
+    for k, length in zip(index, lengths):
+        stop[k] = np.abs(again.time - length).argmin()
+    again = dataclasses.replace(
+        again, stop=np.broadcast_to(stop[:, None, None], np.shape(again.status))
+    )
+    steps = tuple(int(again.time[stop[k]]) for k in index)
+    return Refit(tuple(named), tuple(index), again, steps, test is not None)
+
+
+def _choices(result: SweepResult, rule: Any) -> list[Choice]:
+    if not isinstance(result, SweepResult):
+        raise TypeError(f"refit: `result` must be a SweepResult, got {type(result).__name__}.")
+    several = isinstance(rule, (list, tuple)) and not isinstance(rule, Choice)
+    chosen = [r if isinstance(r, Choice) else result.best(r) for r in (rule if several else [rule])]
+    if not chosen:
+        raise ValueError("refit: `rule` is empty; give at least one rule, such as 'min'.")
+    return chosen
+
+
+def _named(
+    result: SweepResult, chosen: list[Choice], steps: int
+) -> tuple[dict[str, tuple[dict, PyTree]], list[float]]:
+    """Name -> (coordinates, point), and how long each is to be trained before it is judged."""
+    first = chosen[0]
+    free = {n: 0.0 if n in result.strengths else v for n, v in first.coords.items()}
+    named, lengths = {}, []
+    bare = _without_penalty(first.point)
+    if bare is not None and result.strengths:
+        named["no penalty"] = free, bare
+        lengths.append(_length(result, _weakest(result, free), steps))
+    for choice in chosen:
+        named[f"chosen by {choice.rule}"] = choice.coords, choice.point
+        lengths.append(_length(result, choice.index, steps))
+    return named, lengths
+
+
+def _without_penalty(point: PyTree) -> PyTree | None:
+    """The point with every λ at 0; None if it has none."""
+    zero = lambda lam: jax.tree.map(lambda x: 0 * x, lam)
+    is_penalty = lambda x: isinstance(x, Penalty)
+    if not any("lam" in t.strengths() for p in penalties_in(point).values() for t in p.terms()):
+        return None
+    free = lambda x: x.map_field("lam", zero) if is_penalty(x) else x
+    return jax.tree.map(free, point, is_leaf=is_penalty)
+
+
+def _ended(result: SweepResult) -> np.ndarray:
+    status = np.asarray(result.status)
+    return ((status == Status.FINISHED) | (status == Status.STOPPED)).all((1, 2))
+
+
+def _weakest(result: SweepResult, free: dict[str, float]) -> int:
+    """Of the points that were trained to their end, the nearest to the one without penalty."""
+    ended = np.flatnonzero(_ended(result))
+    coords = {n: np.asarray(v, float) for n, v in result.coords.items()}
+
+    def distance(k: int) -> tuple:
+        apart = [abs(v[k] - free[n]) for n, v in coords.items() if n not in result.strengths]
+        return (*apart, *(coords[n][k] for n in result.strengths))
+
+    return int(min(ended, key=distance))
+
+
+def _length(result: SweepResult, k: int, steps: int) -> float:
+    """Mean step at which the lanes of a point were judged."""
+    if result.stop is None:
+        return steps
+    return float(np.asarray(result.time)[np.asarray(result.stop)[k]].mean())
