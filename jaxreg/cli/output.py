@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
+import numpy as np
 
 import jaxreg as jr
 from jaxreg.cli.job import Job
@@ -106,7 +107,7 @@ def write_test(folder: Path, refit: jr.Refit) -> None:
     """The test scores into test.json, and below the table of the sweep."""
     with (folder / "table.txt").open("a") as table:
         table.write(f"\n{refit}\n")
-    lams = [float(refit.result.coords["lam"][k]) for k in refit.index]
+    lams = [float(str(np.asarray(refit.result.coords["lam"])[k])) for k in refit.index]
     rows = [
         {"name": name, "lam": lam, "steps": steps, "scores": refit.scores(name)}
         for name, lam, steps in zip(refit.names, lams, refit.steps)

@@ -152,7 +152,7 @@ def test_options_besides_again_come_before_those_of_the_file(tmp_path):
         (["digits", "--halving", "2:3"], "`keep` must be between 0 and 1"),
         (["digits", "--halving", "0.5:9", "--steps", "6"], "9 rungs that keep 0.5 each do not fit"),
         (["digits", "--patience", "-1"], "`patience` must be an integer of at least 1, got -1"),
-        (["digits", "--chunk", "99"], "`chunk` must be between 1 and the 16 penalties, got 99"),
+        (["digits", "--chunk", "99"], "`chunk` must be between 1 and the 16 points, got 99"),
     ],
 )
 def test_mistakes_get_one_line_and_leave_no_folder(argv, match, tmp_path, monkeypatch, capsys):

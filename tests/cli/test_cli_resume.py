@@ -1,5 +1,6 @@
 """Runs of the command that are cut off: what is kept, what is said, and that they end as if not."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -27,7 +28,7 @@ class Press(jr.Callback):
     def __init__(self, times=0, step=None):
         self.times, self.step = times, step
 
-    def start(self, setup):
+    def start(self, outline):
         for _ in range(self.times):
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -48,7 +49,7 @@ def _cheap():
 def cut_off(monkeypatch, callback, *argv):
     """A run that `callback` ends."""
     with monkeypatch.context() as patch:
-        patch.setattr(jr, "TensorBoard", lambda directory: callback)
+        patch.setattr(jr.trackers, "TensorBoard", lambda directory: callback)
         return main(["sweep", *argv])
 
 
@@ -199,9 +200,9 @@ def test_a_run_in_which_all_diverged_shows_it_and_is_over(tmp_path, capsys):
     argv += ["--steps", "4", "--folds", "2", "--seeds", "1", "--lams", "1,2", "--batch-size", "0"]
     assert main([*argv, "--out", str(folder)]) == 2
     told = capsys.readouterr()
-    assert "all 2 penalties diverged" in told.err
+    assert "all 2 points diverged" in told.err
     assert "Go on" not in told.err
-    assert "every penalty diverged" in told.out
+    assert "every point diverged" in told.out
     assert RunFolder(folder).finished
     assert (jr.SweepResult.load(folder / "result.npz").status == jr.Status.DIVERGED).all()
 
@@ -233,16 +234,17 @@ def test_refits_train_as_long_as_early_stopping_took_and_no_test_row_says_when()
     job = prepare(settings)
     result = job.sweep()
     best = result.time[np.nanargmin(result.valid["loss"], -1)].mean((1, 2))
-    rows = job.refit(result, {"min": float(result.coords["lam"][1])})
+    chosen = result.best("min")._replace(index=1, coords={"lam": 1e-3}, point=job.grid[1])
+    refit = job.refit(result, [chosen])
     times = np.arange(0, 41, 2)
     expected = [times[np.abs(times - b).argmin()] for b in best]
-    assert [row.steps for row in rows] == expected
-    assert 0 < rows[0].steps < 40
+    assert list(refit.steps) == expected
+    assert 0 < refit.steps[0] < 40
     again = jr.sweep(
-        job.trainer, job.grid, job.train, validation=job.test, steps=rows[1].steps, seeds=2,
+        job.trainer, job.grid, job.train, validation=job.test, steps=refit.steps[1], seeds=2,
         key=jax.random.fold_in(jax.random.key(0), 1),
     )  # fmt: skip
-    np.testing.assert_allclose(rows[1].scores["loss"][0], again.mean()[1], rtol=1e-5)
-    longer = rows[0]._replace(steps=rows[0].steps + 2)
-    assert "steps" in output.test_table([longer, rows[0]])
-    assert "steps" not in output.test_table([longer, longer])
+    loss, _ = refit.scores("chosen by min")["loss"]
+    np.testing.assert_allclose(loss, again.mean()[1], rtol=1e-5)
+    assert "steps" in str(dataclasses.replace(refit, steps=(38, 40)))
+    assert "steps" not in str(dataclasses.replace(refit, steps=(40, 40)))
