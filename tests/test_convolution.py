@@ -116,8 +116,8 @@ def test_without_need_the_program_is_untouched(monkeypatch):
     assert transposes() > plain
 
 
-def test_map_penalties_rewrites_by_itself():
+def test_map_grid_rewrites_by_itself():
     fit = lambda reg: reg.prox(jax.grad(loss)(W, X), 1.0)
-    got = jr.map_penalties(fit, jr.grid(jr.l2, lam=[0.0, 1.0]))
+    got = jr.map_grid(fit, jr.grid(jr.l2, lam=[0.0, 1.0]))
     want = jax.grad(loss)(W, X)["a"]
     np.testing.assert_allclose(got["a"], np.stack([want, want / 2]), rtol=1e-5, atol=1e-5)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxreg._shuffle import shuffled
+from jaxreg.fit.shuffle import shuffled
 
 pytestmark = pytest.mark.formulas
 

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 import jaxreg as jr
-from jaxreg._stream import BatchStream
+from jaxreg.fit import trainer as trainer_module
+from jaxreg.fit.stream import BatchStream, init_key, stream_key
 
 N, D, H = 24, 5, 7
 KEY = jax.random.key(0)
@@ -25,6 +26,11 @@ def cross_entropy(logits, y):
 
 def gradient_adam(reg):
     return optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2))
+
+
+def trainer_of(init, loss, optimizer=gradient_adam, **kwargs):
+    """A function of the penalty."""
+    return lambda reg: jr.Trainer(init, loss, optimizer(reg), **kwargs)
 
 
 def weights(key):
@@ -112,10 +118,10 @@ NETS = {
 
 def train(net):
     init, apply = net()
-    trainer = jr.Trainer(init, lambda p, x, y: cross_entropy(apply(p, x), y), gradient_adam)
+    trainer = trainer_of(init, lambda p, x, y: cross_entropy(apply(p, x), y))
     reg = jr.l2(0.05).on(jr.kernels)
-    state = trainer.fit(reg, DATA, steps=30, batch_size=8, key=KEY)
-    return float(trainer.evaluate(state, DATA)["loss"]), float(reg(state.params))
+    state = jr.fit(trainer, reg, DATA, steps=30, batch_size=8, key=KEY)
+    return float(trainer(reg).evaluate(state, DATA)["loss"]), float(reg(state.params))
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -149,7 +155,7 @@ def test_nnx_with_batch_norm_and_dropout_carries_state_and_noise():
         net.eval()
         return cross_entropy(net(x), y)
 
-    trainer = jr.Trainer(
+    trainer = trainer_of(
         init, loss, gradient_adam, eval_loss=evaluated, stateful=True, stochastic=True
     )
     grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels & ~jr.path("drop*")), lam=[1e-3, 1e-1])
@@ -163,18 +169,18 @@ def test_dropout_changes_with_the_step_and_repeats_with_the_key():
         keep = jax.random.bernoulli(key, 0.5, w.shape)
         return jnp.mean((x @ (w * keep) - y) ** 2)
 
-    trainer = jr.Trainer(
+    trainer = trainer_of(
         lambda key: jnp.ones(D), loss, gradient_adam,
         eval_loss=lambda w, x, y: jnp.mean((x @ w - y) ** 2), stochastic=True,
     )  # fmt: skip
-    a, b = (trainer.fit(jr.Zero(), DATA, steps=5, key=KEY).params for _ in range(2))
-    c = trainer.fit(jr.Zero(), DATA, steps=5, key=jax.random.key(1)).params
+    a, b = (jr.fit(trainer, jr.Zero(), DATA, steps=5, key=KEY).params for _ in range(2))
+    c = jr.fit(trainer, jr.Zero(), DATA, steps=5, key=jax.random.key(1)).params
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, c)
 
 
 def linear_trainer(optimizer=gradient_adam, **kwargs):
-    return jr.Trainer(
+    return trainer_of(
         lambda key: {"w": jnp.zeros(D)},
         lambda p, x, y: 0.5 * jnp.mean((x @ p["w"] - y) ** 2),
         optimizer,
@@ -185,7 +191,7 @@ def linear_trainer(optimizer=gradient_adam, **kwargs):
 def test_full_batch_fit_reaches_the_ridge_solution():
     lam, y = 0.3, X[:, 0] - 2 * X[:, 1]
     sgd = linear_trainer(lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.2)))
-    got = sgd.fit(jr.l2(lam), (X, y), steps=400, key=KEY).params["w"]
+    got = jr.fit(sgd, jr.l2(lam), (X, y), steps=400, key=KEY).params["w"]
     closed = np.linalg.solve(X.T @ X / N + lam * np.eye(D), X.T @ y / N)
     np.testing.assert_allclose(got, closed, atol=1e-5)
 
@@ -194,22 +200,20 @@ def test_fit_is_the_step_by_step_loop():
     trainer = linear_trainer()
     reg = jr.l2(0.1)
     rows = jnp.arange(N)
-    from jaxreg._stream import init_key, stream_key
-
     stream = BatchStream(rows, N, stream_key(KEY, 0, 0), 8, 12, N)
     batch_at = stream.batches(jax.tree.map(jnp.asarray, DATA), 0)
-    state = trainer.start(reg, init_key(KEY, 0))
+    state = trainer(reg).start(init_key(KEY, 0))
     for i in range(12):
-        state, _ = trainer.step(state, reg, batch_at(i))
-    fitted = trainer.fit(reg, DATA, steps=12, batch_size=8, key=KEY)
+        state, _ = trainer(reg).step(state, batch_at(i))
+    fitted = jr.fit(trainer, reg, DATA, steps=12, batch_size=8, key=KEY)
     np.testing.assert_allclose(fitted.params["w"], state.params["w"], rtol=1e-6)
 
 
-def test_step_returns_the_data_loss_and_not_the_penalised_one():
+def test_step_returns_the_data_loss_and_not_the_penalized_one():
     trainer = linear_trainer()
     reg = jr.l2(100.0)
-    state = trainer.start(reg, KEY)._replace(params={"w": jnp.ones(D)})
-    _, loss = trainer.step(state, reg, DATA)
+    state = trainer(reg).start(KEY)._replace(params={"w": jnp.ones(D)})
+    _, loss = trainer(reg).step(state, DATA)
     np.testing.assert_allclose(loss, 0.5 * np.mean((X.sum(1) - Y) ** 2), rtol=1e-6)
 
 
@@ -235,8 +239,8 @@ def test_the_stream_is_a_function_of_the_step_alone():
 
 
 def test_evaluate_weighs_rows_and_a_zero_weight_silences_nan():
-    trainer = linear_trainer(metrics={"first": lambda p, x, y: x[:, 0].mean()})
-    state = trainer.start(jr.Zero(), KEY)
+    trainer = linear_trainer(metrics={"first": lambda p, x, y: x[:, 0].mean()})(jr.Zero())
+    state = trainer.start(KEY)
     w = np.arange(N, dtype=np.float32)
     bad = X.copy()
     bad[0] = np.nan
@@ -248,10 +252,10 @@ def test_evaluate_weighs_rows_and_a_zero_weight_silences_nan():
 
 
 def test_evaluation_in_slices_equals_evaluation_at_once(monkeypatch):
-    trainer = linear_trainer()
-    state = trainer.start(jr.Zero(), KEY)
+    trainer = linear_trainer()(jr.Zero())
+    state = trainer.start(KEY)
     whole = trainer.evaluate(state, DATA)["loss"]
-    monkeypatch.setattr("jaxreg.train._EVAL_ROWS", 7)
+    monkeypatch.setattr(trainer_module, "_EVAL_ROWS", 7)
     np.testing.assert_allclose(trainer.evaluate(state, DATA)["loss"], whole, rtol=1e-6)
 
 
@@ -262,21 +266,21 @@ def test_lam_never_recompiles():
         traces.append(1)
         return jnp.mean((x @ w - y) ** 2)
 
-    trainer = jr.Trainer(lambda key: jnp.zeros(D), loss, gradient_adam)
-    trainer.fit(jr.l2(0.1), DATA, steps=2, key=KEY)
+    trainer = trainer_of(lambda key: jnp.zeros(D), loss, gradient_adam)
+    jr.fit(trainer, jr.l2(0.1), DATA, steps=2, key=KEY)
     first = len(traces)
     for lam in (0.2, 1, jnp.float32(3), np.float64(0.5)):
-        trainer.fit(jr.l2(lam), DATA, steps=2, key=KEY)
+        jr.fit(trainer, jr.l2(lam), DATA, steps=2, key=KEY)
     assert len(traces) == first
 
 
 def test_bfloat16_parameters_stay_bfloat16():
-    trainer = jr.Trainer(
+    trainer = trainer_of(
         lambda key: jnp.ones(D, jnp.bfloat16),
         lambda w, x, y: jnp.mean((x @ w.astype(jnp.float32) - y) ** 2),
         gradient_adam,
     )
-    assert trainer.fit(jr.l2(0.1), DATA, steps=2, key=KEY).params.dtype == jnp.bfloat16
+    assert jr.fit(trainer, jr.l2(0.1), DATA, steps=2, key=KEY).params.dtype == jnp.bfloat16
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -284,36 +288,36 @@ def test_bfloat16_parameters_stay_bfloat16():
 
 def test_noise_or_state_needs_an_eval_loss():
     with pytest.raises(ValueError, match="`eval_loss` is required"):
-        linear_trainer(stochastic=True)
+        linear_trainer(stochastic=True)(jr.Zero())
 
 
 def test_loss_is_no_metric_name():
     with pytest.raises(ValueError, match="must not contain 'loss'"):
-        linear_trainer(metrics={"loss": lambda *a: 0.0})
+        linear_trainer(metrics={"loss": lambda *a: 0.0})(jr.Zero())
 
 
 def test_integer_parameters_are_refused_by_name():
-    trainer = jr.Trainer(
+    trainer = trainer_of(
         lambda key: {"w": jnp.zeros(D), "count": jnp.zeros((), int)},
         lambda p, x, y: jnp.mean(x @ p["w"]),
         gradient_adam,
     )
     with pytest.raises(TypeError, match="'count'.*int32.*model state"):
-        trainer.fit(jr.l2(0.1), DATA, steps=1, key=KEY)
+        jr.fit(trainer, jr.l2(0.1), DATA, steps=1, key=KEY)
 
 
 def test_decay_after_adam_is_caught_before_training():
     wrong = lambda reg: optax.chain(optax.adam(1e-3), jr.add_penalty_gradient(reg))
     with pytest.raises(ValueError, match="grow"):
-        linear_trainer(wrong).fit(jr.l2(0.1), DATA, steps=1, key=KEY)
+        jr.fit(linear_trainer(wrong), jr.l2(0.1), DATA, steps=1, key=KEY)
 
 
 def test_a_lam_of_zero_does_not_hide_a_wrong_order():
     wrong = lambda reg: optax.chain(optax.adam(1e-3), jr.add_penalty_gradient(reg))
     trainer = linear_trainer(wrong)
-    trainer.fit(jr.l2(0.0), DATA, steps=1, key=KEY)  # no decay, so nothing grows
+    jr.fit(trainer, jr.l2(0.0), DATA, steps=1, key=KEY)  # no decay, so nothing grows
     with pytest.raises(ValueError, match="grow"):
-        trainer.fit(jr.l2(0.1), DATA, steps=1, key=KEY)
+        jr.fit(trainer, jr.l2(0.1), DATA, steps=1, key=KEY)
     grid = jr.grid(jr.l2, lam=[0.0, 0.1])
     with pytest.raises(ValueError, match="grow"):
         jr.sweep(trainer, grid, DATA, folds=2, steps=1, key=KEY)
@@ -334,15 +338,15 @@ def test_a_lam_of_zero_does_not_hide_a_wrong_order():
 )
 def test_bad_data(data, error, match):
     with pytest.raises(error, match=match):
-        linear_trainer().fit(jr.l2(0.1), data, steps=1, key=KEY)
+        jr.fit(linear_trainer(), jr.l2(0.1), data, steps=1, key=KEY)
 
 
 @pytest.mark.parametrize("size", [0, 25, -1])
 def test_a_batch_must_fit_the_data(size):
     with pytest.raises(ValueError, match=f"between 1 and the 24 rows.*got {size}"):
-        linear_trainer().fit(jr.l2(0.1), DATA, steps=1, batch_size=size, key=KEY)
+        jr.fit(linear_trainer(), jr.l2(0.1), DATA, steps=1, batch_size=size, key=KEY)
 
 
 def test_a_selector_without_leaves_is_refused_with_near_paths():
     with pytest.raises(ValueError, match=r"matches none of the 1 leaves.*\['w'\]"):
-        linear_trainer().fit(jr.l2(0.1).on("*/kernel"), DATA, steps=1, key=KEY)
+        jr.fit(linear_trainer(), jr.l2(0.1).on("*/kernel"), DATA, steps=1, key=KEY)

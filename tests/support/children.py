@@ -58,7 +58,7 @@ def mesh() -> dict:
         return {
             "valid": np.asarray(result.valid["loss"]).tolist(),
             "w1": np.asarray(result.params["w1"]).tolist(),
-            "layout": json.loads(result.settings)["layout"],
+            "layout": json.loads(result.made_by)["layout"],
             "collectives": groups(),
         }
 
@@ -130,7 +130,7 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
 
     jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
     import jaxreg as jr
-    from jaxreg.sweeps.hosts import ProcessLeft
+    from jaxreg.sweeps.machine.hosts import ProcessLeft
     from support import toy
 
     class Slow(jr.Callback):
@@ -148,7 +148,7 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
         print(error, file=sys.stderr, flush=True)
         os._exit(1)
     done.save(f"{out}.{index}")
-    return {"layout": json.loads(done.settings)["layout"], "devices": jax.device_count()}
+    return {"layout": json.loads(done.made_by)["layout"], "devices": jax.device_count()}
 
 
 if __name__ == "__main__":

@@ -35,12 +35,12 @@ def loss(p, x, y):
     return 0.5 * jnp.mean((predict(p, x) - y) ** 2)
 
 
-TRAINER = jr.Trainer(
-    init,
-    loss,
-    lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
-    metrics={"mae": lambda p, x, y: jnp.abs(predict(p, x) - y).mean()},
-)
+METRICS = {"mae": lambda p, x, y: jnp.abs(predict(p, x) - y).mean()}
+
+
+def trainer(reg):
+    tx = optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2))
+    return jr.Trainer(init, loss, tx, metrics=METRICS)
 
 
 def make(lam):
@@ -54,7 +54,7 @@ def run(grid=None, **kwargs):
         "key": jax.random.key(KEY_SEED),
     }  # fmt: skip
     grid = jr.grid(make, lam=LAMS) if grid is None else grid
-    return jr.sweep(TRAINER, grid, DATA, **{**given, **kwargs})
+    return jr.sweep(trainer, grid, DATA, **{**given, **kwargs})
 
 
 def assert_equal(a, b):

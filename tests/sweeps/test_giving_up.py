@@ -11,7 +11,7 @@ import jaxreg as jr
 from jaxreg.results import Status
 from jaxreg.sweeps import population
 
-HALVING = jr.Halving(keep=0.5, rungs=2)  # rungs at steps 5 and 10 of 20: 5 -> 3 -> 2 penalties
+HALVING = jr.Halving(keep=0.5, rungs=2)  # rungs at steps 5 and 10 of 20: 5 -> 3 -> 2 points
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,11 @@ def test_the_best_by_validation_loss_go_on(whole, halved):
     assert sorted(alive) == np.flatnonzero(going_on(halved)).tolist()
 
 
-def test_the_penalised_loss_would_have_chosen_otherwise(whole, halved):
+def test_the_penalized_loss_would_have_chosen_otherwise(whole, halved):
     """Else the test above could not tell which loss was ranked by."""
     at = list(whole.time).index(5)
-    penalised = (whole.train["loss"] + whole.penalty_value)[..., at].mean((1, 2))
-    assert set(np.argsort(penalised)[:3]) != set(
+    penalized = (whole.train["loss"] + whole.penalty_value)[..., at].mean((1, 2))
+    assert set(np.argsort(penalized)[:3]) != set(
         np.argsort(whole.valid["loss"][..., at].mean((1, 2)))[:3]
     )
 
@@ -99,7 +99,7 @@ def test_a_diverged_lane_is_dropped_at_the_next_rung():
 def test_when_all_diverge_the_sweep_ends():
     lost = run(jr.grid(make, lam=[float("inf")] * 2), halving=jr.Halving(0.5, 1))
     assert (lost.status == Status.DIVERGED).all()
-    with pytest.raises(ValueError, match="all 2 penalties diverged or were given up"):
+    with pytest.raises(ValueError, match="all 2 points diverged or were given up"):
         lost.best()
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxreg.sweeps import layout
 from jaxreg.sweeps.halving import Halving, stages, survivors
-from jaxreg.sweeps.layout import Layout, check_mesh, narrower, packed, plan
+from jaxreg.sweeps.machine import layout
+from jaxreg.sweeps.machine.layout import Layout, check_mesh, narrower, packed, plan
 
 
 def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, widest=32):
@@ -55,7 +55,7 @@ def test_a_layout_says_what_it_is(monkeypatch):
     )
     wide = Layout(4, None, 1, 8, "a mesh: every device has its own")
     assert str(wide) == (
-        "all rows of 4 vmapped lanes at once over 8 devices (a mesh: every device has its own)"
+        "all bundles of 4 vmapped lanes at once over 8 devices (a mesh: every device has its own)"
     )
 
 
@@ -80,8 +80,8 @@ def test_what_does_not_fit_is_narrowed_to_what_does():
     found = narrower(BLOCKS, (32, 5), 1, state=100, scratch=1000, limit=600)
     assert found.chunk == 4
     assert "; the widest that fits into" in found.why
-    rows = narrower(BLOCKS._replace(rows=None), (32, 5), 20, state=100, scratch=1000, limit=600)
-    assert (rows.chunk, rows.rows) == (8, 10)
+    fewer = narrower(BLOCKS._replace(bundles=None), (32, 5), 20, state=100, scratch=1000, limit=600)
+    assert (fewer.chunk, fewer.bundles) == (8, 10)
 
 
 def test_a_narrower_layout_is_narrower_even_when_the_estimate_is_not():

@@ -24,7 +24,7 @@ def test_the_numbers_are_those_of_one_device(seen, name):
 
 
 def test_lanes_that_do_not_divide_the_devices_are_padded_unseen(seen):
-    """Six pairs of fold and seed, cut into rows of three of the five penalties, on eight devices."""
+    """Six pairs of fold and seed, cut into bundles of three of the five points, on eight devices."""
     assert seen["by default"]["layout"].startswith(
         "all rows of 3 vmapped lanes at once over 8 devices"
     )
@@ -57,7 +57,7 @@ def test_survivors_on_a_mesh_have_the_numbers_of_the_full_run(seen):
     [
         (
             "fewer lanes",
-            "2 lanes (1 penalties x 2 pairs of fold and seed) are fewer than the 8 devices",
+            "2 lanes (1 points x 2 pairs of fold and seed) are fewer than the 8 devices",
         ),
         ("data does not divide", "axis 'data' of 3 devices must divide `batch_size`, got 8"),
     ],

@@ -9,10 +9,9 @@ import pytest
 from jax import lax
 
 import jaxreg as jr
-from jaxreg.sweeps.widest import widest
+from jaxreg.sweeps.machine.widths import widest
 
 KEY = jax.random.key(0)
-DATA = (jnp.ones((20, 64)), jnp.ones(20))
 
 
 def net(params, x, y):
@@ -21,14 +20,20 @@ def net(params, x, y):
     return jnp.mean((x @ params[-1] - y[:, None]) ** 2)
 
 
+def asked(trainer, batch=10):
+    start = jax.eval_shape(trainer(jr.l2(1.0)).start, KEY)
+    rows = (jax.ShapeDtypeStruct((batch, 64), float), jax.ShapeDtypeStruct((batch,), float))
+    return widest(trainer, jr.l2(1.0), start, rows, KEY)
+
+
 def of(sizes, loss=net, batch=10, **kinds):
-    trainer = jr.Trainer(
+    trainer = lambda reg: jr.Trainer(
         init=lambda key: [jnp.zeros(pair) for pair in itertools.pairwise(sizes)],
         loss=loss,
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-3)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-3)),
         **kinds,
     )
-    return widest(trainer, trainer.start(jr.l2(1.0), KEY), DATA, batch, KEY)
+    return asked(trainer, batch)
 
 
 def test_small_models_go_together_and_large_ones_alone():
@@ -76,15 +81,15 @@ def test_losses_with_state_and_noise_are_traced_as_they_are_called():
         assert x.shape == (10, 64)
         return net(params, x + jax.random.normal(key, x.shape), y), seen + 1
 
-    trainer = jr.Trainer(
+    trainer = lambda reg: jr.Trainer(
         init=lambda key: ([jnp.zeros((64, 1))], jnp.zeros((), jnp.int32)),
         loss=loss,
         eval_loss=lambda params, seen, x, y: net(params, x, y),
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
         stateful=True,
         stochastic=True,
     )
-    assert widest(trainer, trainer.start(jr.l2(1.0), KEY), DATA, 10, KEY) == 32
+    assert asked(trainer) == 32
 
 
 def test_a_model_is_traced_once():
@@ -94,11 +99,10 @@ def test_a_model_is_traced_once():
         calls.append(1)
         return net(params, x, y)
 
-    trainer = jr.Trainer(
+    trainer = lambda reg: jr.Trainer(
         init=lambda key: [jnp.zeros((64, 1))],
         loss=loss,
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
     )
-    state = trainer.start(jr.l2(1.0), KEY)
-    assert {widest(trainer, state, DATA, 10, KEY) for _ in range(3)} == {32}
+    assert {asked(trainer) for _ in range(3)} == {32}
     assert len(calls) == 1

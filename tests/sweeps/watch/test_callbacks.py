@@ -7,23 +7,25 @@ import jax
 import numpy as np
 import pytest
 
-from jaxreg.sweeps.callbacks import Callback, Callbacks, Evaluation, Setup
+from jaxreg.sweeps.watch.callbacks import Callback, Callbacks, Evaluation, Outline
 
 K, F, S = 2, 3, 2
 ONES = np.ones((K, F, S))
-SETUP = Setup({"lam": np.array([0.1, 1.0])}, F, S, 20, ("loss",), "{}")
+OUTLINE = Outline({"lam": np.array([0.1, 1.0])}, F, S, 20, ("loss",), ("l2",), "{}")
 
 
 def evaluation(step):
-    return Evaluation(step, {"loss": step * ONES}, {"loss": 2 * step * ONES}, ONES, ONES > 0)
+    return Evaluation(
+        step, {"loss": step * ONES}, {"loss": 2 * step * ONES}, {"l2": ONES}, ONES > 0
+    )
 
 
 class Recorder(Callback):
     def __init__(self, log, name=""):
         self.log, self.name = log, name
 
-    def start(self, setup):
-        self.log.append((self.name, "start", setup.steps))
+    def start(self, outline):
+        self.log.append((self.name, "start", outline.steps))
 
     def evaluated(self, evaluation):
         self.log.append((self.name, "evaluated", evaluation.step))
@@ -43,8 +45,8 @@ class Broken(Recorder):
         if (method, step) == (self.method, self.step):
             raise self.error
 
-    def start(self, setup):
-        super().start(setup)
+    def start(self, outline):
+        super().start(outline)
         self._raise_here("start")
 
     def evaluated(self, evaluation):
@@ -58,7 +60,7 @@ class Broken(Recorder):
 
 def run(callbacks):
     calls = Callbacks(callbacks)
-    calls.start(SETUP)
+    calls.start(OUTLINE)
     for step in (0, 10, 20):
         calls.evaluated(evaluation(step))
     calls.finish("result")
@@ -136,9 +138,9 @@ def test_what_must_stop_the_sweep_is_not_held_back(stop):
 
 def test_a_callback_cannot_write_into_the_sweep():
     class Vandal(Callback):
-        def start(self, setup):
-            setup.coords["other"] = 0
-            setup.coords["lam"][0] = 7
+        def start(self, outline):
+            outline.coords["other"] = 0
+            outline.coords["lam"][0] = 7
 
         def evaluated(self, evaluation):
             evaluation.train.clear()
@@ -156,11 +158,11 @@ def test_a_callback_cannot_write_into_the_sweep():
 
     mine = evaluation(10)
     calls = Callbacks([Vandal(), ValidVandal(), Witness()])
-    calls.start(SETUP)
+    calls.start(OUTLINE)
     calls.evaluated(mine)
     assert ["read-only" in text for text in calls.report()] == [True, True]
-    assert SETUP.coords["lam"].tolist() == [0.1, 1.0]
-    assert list(SETUP.coords) == ["lam"]
+    assert OUTLINE.coords["lam"].tolist() == [0.1, 1.0]
+    assert list(OUTLINE.coords) == ["lam"]
     assert mine.alive.all()
     assert mine.train["loss"].flags.writeable
     assert seen == [20.0 * K * F * S]
@@ -182,7 +184,7 @@ def test_only_the_first_process_calls(monkeypatch):
 
 def test_making_callbacks_starts_no_backend():
     code = (
-        "from jaxreg.sweeps.callbacks import Callback, Callbacks; Callbacks([Callback()])\n"
+        "from jaxreg.sweeps.watch.callbacks import Callback, Callbacks; Callbacks([Callback()])\n"
         "from jax._src import xla_bridge; print(xla_bridge.backends_are_initialized())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,20 +16,29 @@ import pytest
 from support.events import crc32c, curves_of, fields, hparams, read_events, records
 
 import jaxreg as jr
-from jaxreg.sweeps.callbacks import Callbacks, Evaluation, Setup
-from jaxreg.sweeps.trackers import MLflow, TensorBoard, Tracker, WandB
+from jaxreg.sweeps.watch.callbacks import Callbacks, Evaluation, Outline
+from jaxreg.sweeps.watch.trackers import MLflow, TensorBoard, Tracker, WandB
 
 K, F, S = 3, 2, 2
 LAMS = np.array([0.001, 0.1, 1e-5], np.float32)
-SETTINGS = '{"optimizer": "adam", "batch_size": null, "shuffle": true, "mesh": {"lam": 8}}'
-SETUP = Setup({"lam": LAMS, "ratio": np.array([0.5, 1, 2])}, F, S, 20, ("loss", "acc"), SETTINGS)
+MADE_BY = '{"optimizer": "adam", "batch_size": null, "shuffle": true, "mesh": {"lam": 8}}'
+OUTLINE = Outline(
+    {"lam": LAMS, "ratio": np.array([0.5, 1, 2])},
+    F,
+    S,
+    20,
+    ("loss", "acc"),
+    ("l1", "l2.on(a)"),
+    MADE_BY,
+)
 NAMES = ["lam=0.001,ratio=0.5", "lam=0.1,ratio=1.0", "lam=1e-05,ratio=2.0"]
-TAGS = ["train/loss", "valid/loss", "train/acc", "valid/acc", "penalty", "lanes"]
+TAGS = ["train/loss", "valid/loss", "train/acc", "valid/acc", "penalty"]
+TAGS += ["penalty/l1", "penalty/l2.on_a", "lanes"]
 RNG = np.random.default_rng(0)
 
 
 def evaluations():
-    """Two steps; at the second, one lane of the first penalty is stopped and the last given up."""
+    """Two steps; at the second, one lane of the first point is stopped and the last given up."""
     draw = lambda: RNG.normal(size=(2, K, F, S)).astype(np.float32)
     curves = {name: draw() for name in TAGS[:-1]}
     alive = np.ones((2, K, F, S), bool)
@@ -41,7 +50,7 @@ def evaluations():
             step,
             {m: curves[f"train/{m}"][t] for m in ("loss", "acc")},
             {m: curves[f"valid/{m}"][t] for m in ("loss", "acc")},
-            curves["penalty"][t],
+            {"l1": curves["penalty/l1"][t], "l2.on(a)": curves["penalty/l2.on_a"][t]},
             alive[t],
         )
         for t, step in enumerate((10, 20))
@@ -49,10 +58,10 @@ def evaluations():
 
 
 def track(tracker):
-    """Run a tracker; returns tag -> {step: value} of each penalty, by numpy's nanmean."""
+    """Run a tracker; returns tag -> {step: value} of each point, by numpy's nanmean."""
     found = evaluations()
     calls = Callbacks([tracker])
-    calls.start(SETUP)
+    calls.start(OUTLINE)
     for e in found:
         calls.evaluated(e)
     calls.finish(None)
@@ -61,6 +70,7 @@ def track(tracker):
     for e in found:
         named = {f"train/{m}": v for m, v in e.train.items()} | {"penalty": e.penalty}
         named |= {f"valid/{m}": v for m, v in e.valid.items()}
+        named |= {"penalty/l1": e.terms["l1"], "penalty/l2.on_a": e.terms["l2.on(a)"]}
         for k in range(K):
             want[k]["lanes"][e.step] = float(e.alive[k].sum())
             for tag, values in named.items():
@@ -96,7 +106,7 @@ class Memory(Tracker):
         self.closed.append(run)
 
 
-def test_one_run_per_penalty_with_means_over_its_running_lanes():
+def test_one_run_per_point_with_means_over_its_running_lanes():
     tracker = Memory()
     want = track(tracker)
     assert [name for name, _, _ in tracker.opened] == NAMES
@@ -110,7 +120,7 @@ def test_one_run_per_penalty_with_means_over_its_running_lanes():
 
 def test_the_configuration_is_flat_and_holds_the_coordinates():
     tracker = Memory()
-    tracker.start(SETUP)
+    tracker.start(OUTLINE)
     _, config, tags = tracker.opened[0]
     assert config == {
         "optimizer": "adam", "batch_size": "null", "shuffle": True, "mesh": '{"lam": 8}',
@@ -121,7 +131,7 @@ def test_the_configuration_is_flat_and_holds_the_coordinates():
 
 def test_a_diverged_lane_shows_while_it_runs_and_warns_of_nothing():
     tracker = Memory()
-    tracker.start(SETUP)
+    tracker.start(OUTLINE)
     (e, _) = evaluations()
     e.train["loss"][0, 0, 0], e.valid["loss"][0, :, 0] = np.nan, [np.inf, -np.inf]
     with warnings.catch_warnings():
@@ -131,9 +141,9 @@ def test_a_diverged_lane_shows_while_it_runs_and_warns_of_nothing():
     assert np.isfinite(tracker.curves[1]["valid/loss"][10])
 
 
-def test_penalties_of_equal_coordinates_keep_runs_of_their_own():
+def test_points_of_equal_coordinates_keep_runs_of_their_own():
     tracker = Memory()
-    tracker.start(SETUP._replace(coords={"lam": np.array([2.0, 2.0, 3.0, 2.0])}))
+    tracker.start(OUTLINE._replace(coords={"lam": np.array([2.0, 2.0, 3.0, 2.0])}))
     names = [name for name, _, _ in tracker.opened]
     assert names == ["lam=2.0", "lam=2.0-2", "lam=3.0", "lam=2.0-3"]
 
@@ -180,7 +190,7 @@ def test_tensorboard_hparams_tab(tmp_path):
 
 def test_what_tensorboard_was_told_is_in_the_file_at_once(tmp_path):
     tracker = TensorBoard(tmp_path)
-    tracker.start(SETUP)
+    tracker.start(OUTLINE)
     tracker.evaluated(evaluations()[0])
     assert curves_of(read_events(tmp_path / NAMES[1]))["lanes"] == {10: 4.0}
 
@@ -198,7 +208,7 @@ def test_a_torn_record_of_a_killed_sweep_does_not_spoil_the_next(tmp_path):
 def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     calls = Callbacks([TensorBoard(tmp_path / "file")])
-    calls.start(SETUP)
+    calls.start(OUTLINE)
     assert "callbacks[0] (TensorBoard) raised in `start`" in calls.report()[0]
     assert "NotADirectoryError" in calls.report()[0]
 
@@ -214,10 +224,10 @@ def test_a_real_sweep_in_tensorboard_is_its_result(tmp_path):
             raise AssertionError
 
     x = np.asarray(RNG.normal(size=(24, 2)), np.float32)
-    trainer = jr.Trainer(
+    trainer = lambda reg: jr.Trainer(
         init=lambda key: jnp.zeros(2),
         loss=lambda w, x: 0.5 * jnp.mean((x @ w - 1) ** 2),
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)),
     )
     grid = jr.grid(jr.l2, lam=[0.01, 1.0])
     with pytest.warns(RuntimeWarning, match=r"callbacks\[0\] \(Broken\) .* no place for lam=0.01"):
@@ -283,8 +293,8 @@ def test_wandb_gets_every_curve_in_runs_open_side_by_side(wandb):
 
 
 @pytest.mark.parametrize("name", ["name", "id", "reinit"])
-def test_wandb_arguments_that_are_set_for_each_penalty(name):
-    with pytest.raises(ValueError, match=f"WandB: `{name}` is set for each penalty; tell sweeps"):
+def test_wandb_arguments_that_are_set_for_each_point(name):
+    with pytest.raises(ValueError, match=f"WandB: `{name}` is set for each point; tell sweeps"):
         WandB(**{name: "x"})
 
 
