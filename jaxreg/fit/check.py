@@ -41,6 +41,14 @@ def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree) -> Trainer:
     Raises:
       TypeError: `trainer` is no function of a point that returns a `Trainer`.
     """
+    _check_kind(owner, trainer)
+    made = trainer(point)
+    if not isinstance(made, Trainer):
+        raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}; it returned {_kind(made)}.")
+    return made
+
+
+def _check_kind(owner: str, trainer: Any) -> None:
     if isinstance(trainer, (Trainer, Penalty, optax.GradientTransformation)) or not callable(
         trainer
     ):
@@ -54,10 +62,6 @@ def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree) -> Trainer:
             f"{owner}: `trainer` must be hashable, since compiled programs are found by it, and a "
             f"{type(trainer).__name__} is not. Give a function."
         ) from error
-    made = trainer(point)
-    if not isinstance(made, Trainer):
-        raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}; it returned {_kind(made)}.")
-    return made
 
 
 def _kind(x: Any) -> str:
@@ -74,7 +78,8 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, key: Array) -> TrainS
       TypeError: `trainer` makes no trainer, or the penalty does not suit a parameter.
       ValueError: the optimizer applies the penalty with the wrong sign.
     """
-    made = trainer_at(owner, trainer, point)
+    _check_kind(owner, trainer)
+    # Traced first: what a factory keeps of its first point is then a tracer, which shows at the second.
     state = _shapes(owner, trainer, *frozen((point, key)))
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
         return state
@@ -86,7 +91,8 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, key: Array) -> TrainS
         found = penalties_in(point)
         if found:
             whole = functools.reduce(operator.add, found.values())
-            check_coupling(made.optimizer, whole, state.params)
+            optimizer = trainer_at(owner, trainer, point).optimizer
+            check_coupling(optimizer, whole, state.params)
         if len(_COUPLINGS_CHECKED) >= _REMEMBERED:
             _COUPLINGS_CHECKED.clear()
         _COUPLINGS_CHECKED.add(asked)

@@ -26,7 +26,7 @@ def test_the_numbers_are_those_of_one_device(seen, name):
 def test_lanes_that_do_not_divide_the_devices_are_padded_unseen(seen):
     """Six pairs of fold and seed, cut into bundles of three of the five points, on eight devices."""
     assert seen["by default"]["layout"].startswith(
-        "all rows of 3 vmapped lanes at once over 8 devices"
+        "all bundles of 3 vmapped lanes at once over 8 devices"
     )
     assert np.shape(seen["by default"]["valid"]) == (5, 3, 2, 5)
     assert np.isfinite(seen["by default"]["valid"]).all()
