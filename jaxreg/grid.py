@@ -135,17 +135,19 @@ def points(make: Callable[..., PyTree] | Sequence[PyTree], **columns: ArrayLike)
     >>> jr.points([jr.l1(0.1), jr.l1(0.3)])
     Grid(2 x l1, point=0 … 1)
     """
-    given = isinstance(make, (list, tuple)) and not hasattr(make, "_fields")
-    if given and not columns:
-        columns = {"point": np.arange(len(make))}
-    values = _columns("points", columns)
-    sizes = {name: len(v) for name, v in values.items()} | ({"make": len(make)} if given else {})
+    if callable(make):
+        values = _columns("points", columns)
+    else:
+        _check_list(make)
+        values = _columns("points", columns or {"point": np.arange(len(make))})
+        columns = values | {"make": make}
+    sizes = {name: len(v) for name, v in (values if callable(make) else columns).items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"points: every column must have one value for each point, got the lengths {sizes}. For all "
             "combinations use grid."
         )
-    if given:
+    if not callable(make):
         return _stacked("points", list(make), values)
     return _built("points", make, {name: tuple(v) for name, v in values.items()}, values)
 
@@ -209,7 +211,7 @@ def _is_alive(name: str, values: np.ndarray, made: Grid, at: Callable, every: li
     column = made.names.index(name)
     for k, row in enumerate(every):
         away = values[values != row[column]]
-        other = away[0] if away.size else row[column] * 2 + 1
+        other = away[0] if away.size else np.nan_to_num(row[column], posinf=0, neginf=0) * 2 + 1
         try:
             moved = jax.tree.leaves(at((*row[:column], np.asarray(other)[()], *row[column + 1 :])))
         except Exception:  # the value is ours and may be out of range
@@ -306,8 +308,9 @@ def _grows(name: str, coords: dict[str, np.ndarray], lams: np.ndarray) -> bool:
         same.setdefault(key, []).append(k)
     groups = [np.array(ks) for ks in same.values() if len(ks) > 1] or [np.arange(len(lams))]
     ordered = [lams[ks[np.argsort(coords[name][ks], kind="stable")]] for ks in groups]
-    steps = np.concatenate([np.diff(x, axis=0) for x in ordered])
-    return bool((steps >= 0).all() and (steps > 0).any())
+    up = np.concatenate([x[1:] > x[:-1] for x in ordered])
+    down = np.concatenate([x[1:] < x[:-1] for x in ordered])
+    return bool(up.any() and not down.any())
 
 
 def map_grid(fit: Callable[..., Any], grid: Grid, *args: Any, chunk: int | None = None) -> PyTree:

@@ -98,7 +98,7 @@ class LeafPenalty(Penalty):
         if leaf is None:
             return super().strengths()
         ((_, _, here),) = self.on_leaves(leaf)
-        return super(LeafPenalty, here).strengths()
+        return here.strengths()
 
     def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         """Every leaf with its path and this penalty as it is on that leaf."""

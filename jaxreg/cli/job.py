@@ -86,7 +86,7 @@ def prepare(settings: Settings) -> Job:
         train, test = ((x, (y - mean) / scale) for x, y in (train, test))
     model = models.build(settings.model, dataset, hidden=settings.hidden)
     trainer = _trainer(settings, model, grid[0])
-    check("sweep", trainer, grid[len(grid) - 1], jax.random.key(settings.seed))
+    check("sweep", trainer, grid[len(grid) - 1], train, jax.random.key(settings.seed))
     return Job(settings, dataset, train, test, trainer, grid, model.init)
 
 

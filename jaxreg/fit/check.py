@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -23,7 +24,7 @@ from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
 
-__all__ = ["check", "frozen", "trainer_at", "unused"]
+__all__ = ["Checked", "check", "frozen", "trainer_at"]
 
 # How many functions and shapes are remembered: sweeps of the same kind come again and again.
 _REMEMBERED = 128
@@ -68,35 +69,48 @@ def _kind(x: Any) -> str:
     return "None" if x is None else f"a {type(x).__name__}"
 
 
-def check(owner: str, trainer: MakeTrainer, point: PyTree, key: Array) -> TrainState:
+class Checked(NamedTuple):
+    """What is known of a trainer before anything compiles."""
+
+    state: TrainState  # shapes of the initial state, as `jax.ShapeDtypeStruct`
+    idle_terms: tuple[str, ...]  # terms of penalties whose strengths no update depends on
+    idle_numbers: tuple[str, ...]  # paths of other numbers of the point on which nothing depends
+
+
+def check(owner: str, trainer: MakeTrainer, point: PyTree, batch: tuple, key: Array) -> Checked:
     """Raise what is wrong with the trainer at a point, before anything compiles.
 
-    Returns:
-      The shapes of the initial state, as `jax.ShapeDtypeStruct`.
+    Args:
+      owner: who asks, for errors.
+      trainer: the function of the point.
+      point: any point of the kind in use.
+      batch: the rows of a step, or their shapes.
+      key: any PRNG key of the kind in use.
 
     Raises:
-      TypeError: `trainer` makes no trainer, or the penalty does not suit a parameter.
+      TypeError: `trainer` makes no trainer, a number of the point left it, or the penalty does not suit a
+        parameter.
       ValueError: the optimizer applies the penalty with the wrong sign.
     """
     _check_kind(owner, trainer)
     # Traced first: what a factory keeps of its first point is then a tracer, which shows at the second.
-    state = _shapes(owner, trainer, *frozen((point, key)))
+    checked = _traced(owner, trainer, *frozen((point, batch, key)))
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
-        return state
+        return checked
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
-    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(state.params))
+    params = checked.state.params
+    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
     zeros = tuple(not np.any(np.asarray(x)) for x in jax.tree.leaves(point))
-    asked = (trainer, jax.tree.structure((point, state.params)), shapes, zeros)
+    asked = (trainer, jax.tree.structure((point, params)), shapes, zeros)
     if asked not in _COUPLINGS_CHECKED:
         found = penalties_in(point)
         if found:
             whole = functools.reduce(operator.add, found.values())
-            optimizer = trainer_at(owner, trainer, point).optimizer
-            check_coupling(optimizer, whole, state.params)
+            check_coupling(trainer_at(owner, trainer, point).optimizer, whole, params)
         if len(_COUPLINGS_CHECKED) >= _REMEMBERED:
             _COUPLINGS_CHECKED.clear()
         _COUPLINGS_CHECKED.add(asked)
-    return state
+    return checked
 
 
 def frozen(tree: PyTree) -> tuple[Any, tuple]:
@@ -106,75 +120,43 @@ def frozen(tree: PyTree) -> tuple[Any, tuple]:
 
 
 @functools.lru_cache(maxsize=_REMEMBERED)
-def _shapes(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> TrainState:
-    """Shapes of the initial state; raises what is wrong with functions and penalties."""
-    point, key = jax.tree.unflatten(structure, leaves)
-    start = lambda point, key: trainer_at(owner, trainer, point).start(key)
-    state = _traced(owner, start, point, key)
+def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> Checked:
+    """What traces of start, update and evaluation tell."""
+    point, batch, key = jax.tree.unflatten(structure, leaves)
+    at = functools.partial(trainer_at, owner, trainer)
+    update = lambda point, state, batch, key: at(point).step(state, batch, key)[0]
+    evaluate = lambda point, state, batch: at(point).evaluate(state, batch)
     values = lambda point, params: [term(params) for term in terms_in(point).values()]
-    jax.eval_shape(values, point, state.params)
-    return state
-
-
-def _traced(owner: str, fn: Callable, *args: Any) -> Any:
-    """`fn` on shapes, twice: a number that left the first trace is met in the second."""
     try:
-        jax.eval_shape(lambda *args: fn(*args), *args)
-        return jax.eval_shape(fn, *args)
+        start, state = _uses(lambda point, key: at(point).start(key), point, key)
+        jax.eval_shape(values, point, state.params)
+        moved, _ = _uses(update, point, state, batch, key)
+        judged, _ = _uses(evaluate, point, state, batch)
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             f"{owner}: a number of the point left `trainer`: it was kept outside (in a global, a cache, an "
             "attribute) in one call and used in another. Make everything anew from the point in each call."
         ) from error
-
-
-def unused(
-    owner: str, trainer: MakeTrainer, point: PyTree, state: TrainState, data: tuple, key: Array
-) -> tuple[list[str], list[str]]:
-    """What of the point does nothing.
-
-    Args:
-      owner: who asks.
-      trainer: the function of the point.
-      point: any point.
-      state: the shapes of its initial state.
-      data: one batch, or its shapes.
-      key: any PRNG key of the kind in use.
-
-    Returns:
-      (penalties, numbers): names of the terms whose strengths no update depends on, and paths of other
-      numbers that neither the start nor an update nor an evaluation depends on.
-    """
-    return _unused(owner, trainer, *frozen((point, state, data, key)))
-
-
-@functools.lru_cache(maxsize=_REMEMBERED)
-def _unused(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> tuple:
-    point, state, data, key = jax.tree.unflatten(structure, leaves)
-
-    def update(point, state, data, key):
-        return trainer_at(owner, trainer, point).step(state, data, key)[0]
-
-    def around(point, state, data, key):
-        made = trainer_at(owner, trainer, point)
-        return made.start(key), made.evaluate(state, data)
-
     paths = _tree.flatten(point).paths
-    moved, elsewhere = (
-        _reached(jax.make_jaxpr(fn)(point, state, data, key).jaxpr)[: len(paths)]
-        for fn in (update, around)
-    )
-    numbered = iter(range(len(paths)))
-    indices = jax.tree.map(lambda _: next(numbered), point)
+    numbers = iter(range(len(paths)))
+    indices = jax.tree.map(lambda _: next(numbers), point)
     terms = {name: jax.tree.leaves(term) for name, term in terms_in(indices).items()}
-    of_penalty = {i for penalty in penalties_in(indices).values() for i in jax.tree.leaves(penalty)}
+    in_penalties = {i for p in penalties_in(indices).values() for i in jax.tree.leaves(p)}
     idle = [n for n, mine in terms.items() if mine and not any(moved[i] for i in mine)]
-    rest = [
-        path
-        for i, path in enumerate(paths)
-        if i not in of_penalty and not (moved[i] or elsewhere[i])
-    ]
-    return idle, rest
+    used = [any(flags) for flags in zip(start, moved, judged)]
+    rest = [p for i, p in enumerate(paths) if i not in in_penalties and not used[i]]
+    return Checked(state, tuple(idle), tuple(rest))
+
+
+def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:
+    """Which numbers of the point `fn(point, *args)` depends on, and the shapes of what it returns."""
+    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(point, *args)
+    for x in closed.consts:
+        if not _tree.is_concrete(x):
+            jnp.ravel(
+                x
+            )  # a number of an earlier trace raises here, one of a trace around this one does not
+    return _reached(closed.jaxpr)[: len(jax.tree.leaves(point))], shapes
 
 
 def _reached(jaxpr: Any, wanted: Sequence[bool] | None = None) -> list[bool]:

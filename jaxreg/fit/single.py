@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
-from jaxreg.fit.check import check, trainer_at, unused
+from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.stream import BatchStream, check_batch, check_data, init_key, stream_key
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
@@ -81,23 +81,19 @@ def fit(
     check_batch("fit", batch_size, len(rows))
     segment = _segment(steps, remat)
     point = jax.tree.map(_number, point)
-    state = check("fit", trainer, point, key)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
-    for text in forgotten("fit", trainer, point, state, batch, key):
+    for text in forgotten(check("fit", trainer, point, batch, key)):
         warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
     return _fit(trainer, point, data, rows, key, fold, seed, steps, batch_size, segment)
 
 
-def forgotten(
-    owner: str, trainer: MakeTrainer, point: PyTree, state: TrainState, batch: tuple, key: Array
-) -> list[str]:
+def forgotten(checked: Checked) -> list[str]:
     """A warning for each term of the point whose strengths no update depends on."""
-    idle, _ = unused(owner, trainer, point, state, batch, key)
     return [
-        f"no update depends on the penalty {name}: it is in the point, and `trainer` makes an "
-        "optimizer and a loss without it. Put it into the chain, as in optax.chain("
+        f"no update depends on the penalty {name}: it is in the point, and `trainer` makes an optimizer "
+        "and a loss without it. Put it into the chain, as in optax.chain("
         "jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))."
-        for name in idle
+        for name in checked.idle_terms
     ]
 
 

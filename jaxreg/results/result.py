@@ -348,7 +348,7 @@ class SweepResult:
         return np.where(diverged, np.nan, final.astype(np.float64))
 
 
-# The order of coordinates and terms has a meaning, and jax sorts the keys of a dict: their names are static.
+# The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.
 _DATA_FIELDS = (
     "coords",
     "points",

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
@@ -61,9 +60,9 @@ class Bundles(NamedTuple):
     """What B bundles of c lanes train: points [B, c, ...], fold [B], and the keys of their pair [B]."""
 
     points: PyTree
-    fold: ArrayLike
-    start_key: ArrayLike
-    stream_key: ArrayLike
+    fold: Any
+    start_key: Any
+    stream_key: Any
 
 
 class Common(NamedTuple):

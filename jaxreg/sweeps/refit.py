@@ -53,8 +53,10 @@ class Refit:
           ValueError: no such name.
         """
         k = self._at(name)
-        mean_and_error = lambda m: (self.result.mean(m)[k], self.result.stderr(m)[k])
-        return {m: tuple(map(float, mean_and_error(m))) for m in self.result.metrics}
+        return {
+            m: (float(self.result.mean(m)[k]), float(self.result.stderr(m)[k]))
+            for m in self.result.metrics
+        }
 
     def params(self, name: str, seed: int = 0) -> PyTree:
         """The parameters of one training.
@@ -151,7 +153,7 @@ def refit(
     named, lengths = _named(result, chosen, given["steps"])
     # Equal points once, and in the order of their coordinates.
     order = sorted({tuple(coords.values()): point for coords, point in named.values()}.items())
-    columns = dict(zip(result.coords, zip(*(coords for coords, _ in order))))
+    columns = dict(zip(result.coords, np.array([coords for coords, _ in order]).T))
     grid = points([point for _, point in order], **columns)
     again = sweep(
         trainer,
@@ -176,8 +178,8 @@ def refit(
 def _choices(result: SweepResult, rule: Any) -> list[Choice]:
     if not isinstance(result, SweepResult):
         raise TypeError(f"refit: `result` must be a SweepResult, got {type(result).__name__}.")
-    several = isinstance(rule, (list, tuple)) and not isinstance(rule, Choice)
-    chosen = [r if isinstance(r, Choice) else result.best(r) for r in (rule if several else [rule])]
+    rules = [rule] if isinstance(rule, (str, Choice)) else list(rule)
+    chosen = [r if isinstance(r, Choice) else result.best(r) for r in rules]
     if not chosen:
         raise ValueError("refit: `rule` is empty; give at least one rule, such as 'min'.")
     return chosen
@@ -224,7 +226,7 @@ def _weakest(result: SweepResult, free: dict[str, float]) -> int:
         apart = [abs(v[k] - free[n]) for n, v in coords.items() if n not in result.strengths]
         return (*apart, *(coords[n][k] for n in result.strengths))
 
-    return int(min(ended, key=distance))
+    return min(map(int, ended), key=distance)
 
 
 def _length(result: SweepResult, k: int, steps: int) -> float:

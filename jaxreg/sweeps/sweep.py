@@ -18,12 +18,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxreg._tree import PyTree
-from jaxreg.fit.check import check, trainer_at, unused
+from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.folds import Folds, make_folds
 from jaxreg.fit.single import forgotten
 from jaxreg.fit.stream import check_batch, check_data
-from jaxreg.fit.trainer import MakeTrainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
@@ -192,14 +191,13 @@ def _job(
         check_mesh(o.mesh, o.batch_size, o.shard_params is not None)
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
-    start = check("sweep", trainer, point, o.key)
     rows = o.batch_size or table.fewest
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), together)
-    _refuse_idle_axes(trainer, grid, point, start, batch, o.key)
-    warned = forgotten("sweep", trainer, point, start, batch, o.key)
+    checked = check("sweep", trainer, point, batch, o.key)
+    _refuse_idle(checked, grid)
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
     n_pairs = len(table.rows) * o.seeds
-    lanes = widest(trainer, point, start, batch, o.key)
+    lanes = widest(trainer, point, checked.state, batch, o.key)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.chunk, mesh, lanes)
     spec = Spec(
         trainer, tuple(trainer_at("sweep", trainer, point).metrics), tuple(terms_in(point)),
@@ -214,20 +212,18 @@ def _job(
         lambda: Population(spec, common, grid, o.seeds, n_pairs, layout),
         lambda population: _outline(population, len(table.rows), o),
         agenda,
-        fingerprint(spec, common, grid, agenda, o.seeds, start),
-        warned,
+        fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
+        forgotten(checked),
     )
 
 
-def _refuse_idle_axes(
-    trainer: MakeTrainer, grid: Grid, point: PyTree, start: TrainState, batch: tuple, key: Array
-) -> None:
+def _refuse_idle(checked: Checked, grid: Grid) -> None:
     """Refuse numbers of the point that nothing uses: the result would name what made no difference."""
-    _, idle = unused("sweep", trainer, point, start, batch, key)
-    if idle:
+    if checked.idle_numbers:
         raise ValueError(
-            f"sweep: neither the start nor an update nor an evaluation depends on {idle[0]!r} of the point "
-            f"(axes {', '.join(grid.names)}). Use it in `trainer`, or leave it out of the grid."
+            "sweep: neither the start nor an update nor an evaluation depends on "
+            f"{checked.idle_numbers[0]!r} of the point (axes {', '.join(grid.names)}). Use it in "
+            "`trainer`, or leave it out of the grid."
         )
 
 
