@@ -135,20 +135,19 @@ def points(make: Callable[..., PyTree] | Sequence[PyTree], **columns: ArrayLike)
     >>> jr.points([jr.l1(0.1), jr.l1(0.3)])
     Grid(2 x l1, point=0 … 1)
     """
-    if callable(make):
-        values = _columns("points", columns)
-    else:
-        _check_list(make)
-        values = _columns("points", columns or {"point": np.arange(len(make))})
-        columns = values | {"make": make}
-    sizes = {name: len(v) for name, v in (values if callable(make) else columns).items()}
+    listed = list(make) if isinstance(make, Sequence) and not hasattr(make, "_fields") else None
+    if listed is not None and not columns:
+        columns = {"point": np.arange(len(listed))}
+    values = _columns("points", columns)
+    sizes = {name: len(v) for name, v in values.items()}
+    sizes |= {} if listed is None else {"make": len(listed)}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             f"points: every column must have one value for each point, got the lengths {sizes}. For all "
             "combinations use grid."
         )
-    if not callable(make):
-        return _stacked("points", list(make), values)
+    if listed is not None:
+        return _stacked("points", listed, values)
     return _built("points", make, {name: tuple(v) for name, v in values.items()}, values)
 
 

@@ -151,10 +151,9 @@ class _Rule(Selector):
     """A built-in rule, known by its name."""
 
     name: str
-    rule: Callable[[str], bool] = dataclasses.field(compare=False)
 
     def matches(self, path: str, leaf: Any) -> bool:
-        return self.rule(path)
+        return _RULES[self.name](path)
 
     def __repr__(self):
         return self.name
@@ -169,17 +168,25 @@ def _is_norm(path: str) -> bool:
     return bool(_SCALE.fullmatch(name)) or any(_NORM_LAYER.fullmatch(layer) for layer in layers)
 
 
-everything: Selector = _Rule("everything", lambda path: True)
+# By name and not in the rule, so that a rule, and a penalty with it, is pickled.
+_RULES: dict[str, Callable[[str], bool]] = {
+    "everything": lambda path: True,
+    "biases": _is_bias,
+    "norms": _is_norm,
+    "kernels": lambda path: not (_is_bias(path) or _is_norm(path)),
+}
+
+everything: Selector = _Rule("everything")
 """Every leaf."""
 
-biases: Selector = _Rule("biases", _is_bias)
+biases: Selector = _Rule("biases")
 """Leaves named b, bias, offset or intercept, with an optional number or suffix."""
 
-norms: Selector = _Rule("norms", _is_norm)
+norms: Selector = _Rule("norms")
 """Scales and offsets of normalisation: leaves named scale, gamma or beta, or inside a layer named
 after a norm (BatchNorm_0, layer_norm, bn1, ln_f)."""
 
-kernels: Selector = _Rule("kernels", lambda path: not (_is_bias(path) or _is_norm(path)))
+kernels: Selector = _Rule("kernels")
 """The weights proper: every leaf that is neither a bias nor a norm's (embeddings included)."""
 
 

@@ -185,7 +185,12 @@ class Trainer:
         return jax.vmap(row)(data) if n <= _EVAL_ROWS else lax.map(row, data, batch_size=_EVAL_ROWS)
 
     def run(
-        self, state: TrainState, data: tuple, stream: BatchStream, first: int | Array, n: int | Array
+        self,
+        state: TrainState,
+        data: tuple,
+        stream: BatchStream,
+        first: int | Array,
+        n: int | Array,
     ) -> TrainState:
         """The steps first, …, first + n - 1 on the batches of `stream`; both may be traced.
 

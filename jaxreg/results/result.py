@@ -374,7 +374,7 @@ def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tupl
 
 def _unflatten(aux: tuple, children: Any) -> SweepResult:
     coords, terms, strengths, made_by = aux
-    fields = dict(zip(_DATA_FIELDS, children))
+    fields: dict[str, Any] = dict(zip(_DATA_FIELDS, children))
     for field, names in {"coords": coords, "terms": terms}.items():
         if isinstance(fields[field], dict):
             fields[field] = {name: fields[field][name] for name in names}
