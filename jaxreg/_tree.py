@@ -7,6 +7,7 @@ around an array (flax nnx variables, linen's partitioning metadata) add a traili
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -44,24 +45,53 @@ def _name(path) -> str:
 
 
 def prefix_leaves(prefix: PyTree, tree: PyTree, owner: str, name: str) -> list[Any]:
-    """One value per leaf of `tree` from a scalar, an array or a prefix pytree.
+    """One value per leaf of `tree`, from a scalar, an array or a pytree that may stop early.
+
+    Values are matched by path, so what is given for the whole tree also serves the part of it that a
+    selection leaves, in which the other leaves are None.
 
     Raises:
-      ValueError: `prefix` is no prefix of `tree`; `owner` and `name` say whose argument it is.
+      ValueError: a leaf of `tree` has no value; `owner` and `name` say whose argument it is.
     """
-    count = len(jax.tree.leaves(tree))
     if jax.tree_util.all_leaves([prefix]):
-        return [prefix] * count
-    values: list[Any] = []
-    try:
-        jax.tree.map(lambda p, sub: values.extend([p] * len(jax.tree.leaves(sub))), prefix, tree)
-    except (ValueError, TypeError) as error:
+        return [prefix] * len(jax.tree.leaves(tree))
+    values = values_by_path(prefix, tree, owner, name)
+    if None in [None if v is None else 0 for v in values]:
         raise ValueError(
             f"{owner}: `{name}` is a pytree that does not match the parameters. It has the leaves "
             f"{_shown(flatten(prefix).paths)}, the parameters have {_shown(flatten(tree).paths)}. "
             "Give a scalar, or a pytree with the same keys that may stop early (a prefix)."
-        ) from error
+        )
     return values
+
+
+def values_by_path(given: PyTree, tree: PyTree, owner: str, name: str) -> list[Any]:
+    """For each leaf of `tree` the leaf of `given` at its path or above it, or None.
+
+    Raises:
+      ValueError: `given` has a leaf that the tree lacks; it would be ignored in silence.
+    """
+    leaves = flatten(given)
+    values = dict(zip(leaves.paths, leaves.values))
+    # A restriction by .on leaves None where a leaf is not selected; its path still counts as known.
+    marked = jax.tree.map(lambda x: 0 if x is None else x, tree, is_leaf=lambda x: x is None)
+    known = flatten(marked).paths
+    reached = {above for path in known for above in _ancestors(path)}
+    for path in values:
+        if path not in reached:
+            near = difflib.get_close_matches(path, known, 3, 0) or list(known[:3])
+            raise ValueError(
+                f"{owner}: `{name}` has the leaf {path!r}, which the parameters lack; the nearest "
+                f"are {near}. Drop it from `{name}`, or rename it."
+            )
+    found = ([values[p] for p in _ancestors(k) if p in values] for k in flatten(tree).paths)
+    return [hits[0] if hits else None for hits in found]
+
+
+def _ancestors(path: str) -> list[str]:
+    """The path and those above it, as in ["a/b", "a", ""]."""
+    keys = path.split("/") if path else []
+    return ["/".join(keys[:i]) for i in range(len(keys), -1, -1)]
 
 
 def _shown(paths: Sequence[str], most: int = 6) -> str:

@@ -82,7 +82,7 @@ def test_a_prefix_skips_absent_leaves():
 
 
 @pytest.mark.parametrize(
-    "prefix", [{}, (), {"layers": 1.0}, {"layers": 1.0, "scale": 1.0, "z": 1.0}, [1.0, 2.0]]
+    "prefix", [{}, (), {"layers": 1.0}, {"layers": [1.0, {"bias": 1.0}], "scale": 1.0}]
 )
 def test_what_is_no_prefix_is_refused_with_both_lists(prefix):
     with pytest.raises(
@@ -91,9 +91,26 @@ def test_what_is_no_prefix_is_refused_with_both_lists(prefix):
         _tree.prefix_leaves(prefix, NESTED, "l1", "lam")
 
 
+@pytest.mark.parametrize(
+    ("prefix", "leaf"), [({"layers": 1.0, "scale": 1.0, "z": 1.0}, "z"), ([1.0, 2.0], "0")]
+)
+def test_a_leaf_that_is_nowhere_is_refused_with_the_nearest(prefix, leaf):
+    match = f"l1: `lam` has the leaf '{leaf}', which the parameters lack; the nearest are \\["
+    with pytest.raises(ValueError, match=match):
+        _tree.prefix_leaves(prefix, NESTED, "l1", "lam")
+
+
+def test_what_is_given_for_the_whole_tree_serves_a_selection_of_it():
+    """The leaves that a selection leaves out are None: their values are known, and not used."""
+    selected = {"layers": [{"bias": None, "kernel": 1}, None], "scale": None}
+    prefix = {"layers": [{"bias": 1.0, "kernel": 2.0}, 3.0], "scale": 4.0}
+    assert _tree.prefix_leaves(prefix, selected, "l1", "lam") == [2.0]
+    assert _tree.prefix_leaves({"layers": 5.0}, selected, "l1", "lam") == [5.0]
+
+
 def test_long_lists_of_leaves_are_cut():
     with pytest.raises(ValueError, match=r"'f', … 14 more\]"):
-        _tree.prefix_leaves({"z": 1.0}, {chr(97 + i): 1.0 for i in range(20)}, "l1", "lam")
+        _tree.prefix_leaves({"a": 1.0}, {chr(97 + i): 1.0 for i in range(20)}, "l1", "lam")
 
 
 # --- partition and combine --------------------------------------------------------------------------

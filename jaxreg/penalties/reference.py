@@ -10,7 +10,6 @@ centre may lack leaves that the parameters have, such as a new head. `fisher_dia
 from __future__ import annotations
 
 import abc
-import difflib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,7 +77,7 @@ class L2SP(Anchored):
     beta: ArrayLike | PyTree = None
 
     def resolve(self, params: PyTree) -> L2SP:
-        centers = _matched(self.center, params, "l2_sp", "center")
+        centers = _tree.values_by_path(self.center, params, "l2_sp", "center")
         lams = _tree.prefix_leaves(self.lam, params, "l2_sp", "lam")
         beta = 0.0 if self.beta is None else self.beta
         betas = _tree.prefix_leaves(beta, params, "l2_sp", "beta")
@@ -90,7 +89,7 @@ class L2SP(Anchored):
         return jnp.asarray(self.lam)
 
     def support(self, params: PyTree) -> list[bool]:
-        centers = _matched(self.center, params, "l2_sp", "center")
+        centers = _tree.values_by_path(self.center, params, "l2_sp", "center")
         return [c is not None or self.beta is not None for c in centers]
 
 
@@ -100,8 +99,8 @@ class EWC(Anchored):
     fisher: PyTree
 
     def resolve(self, params: PyTree) -> EWC:
-        centers = _matched(self.center, params, "ewc", "center")
-        fishers = _matched(self.fisher, params, "ewc", "fisher")
+        centers = _tree.values_by_path(self.center, params, "ewc", "center")
+        fishers = _tree.values_by_path(self.fisher, params, "ewc", "fisher")
         lacking = [
             path
             for path, c, f in zip(_tree.flatten(params).paths, centers, fishers)
@@ -121,37 +120,11 @@ class EWC(Anchored):
         return jnp.asarray(self.lam) * jnp.asarray(self.fisher)
 
     def support(self, params: PyTree) -> list[bool]:
-        return [c is not None for c in _matched(self.center, params, "ewc", "center")]
+        return [c is not None for c in _tree.values_by_path(self.center, params, "ewc", "center")]
 
 
 def _filled(values: list[Any]) -> list[Any]:
     return [0.0 if v is None else v for v in values]
-
-
-def _matched(given: PyTree, params: PyTree, owner: str, name: str) -> list[Any]:
-    """For each leaf of `params` the leaf of `given` at its path or above it, or None.
-
-    Raises:
-      ValueError: `given` has a leaf that the parameters lack; it would be ignored in silence.
-    """
-    leaves = _tree.flatten(given)
-    values = dict(zip(leaves.paths, leaves.values))
-    # A restriction by .on leaves None where a leaf is not selected; its path still counts as known.
-    marked = jax.tree.map(lambda x: 0 if x is None else x, params, is_leaf=lambda x: x is None)
-    known = _tree.flatten(marked).paths
-    for path in values:
-        if not any(_above(path, k) for k in known):
-            near = difflib.get_close_matches(path, known, 3, 0) or list(known[:3])
-            raise ValueError(
-                f"{owner}: `{name}` has the leaf {path!r}, which the parameters lack; the nearest "
-                f"are {near}. Drop it from `{name}`, or rename it."
-            )
-    found = ([v for p, v in values.items() if _above(p, k)] for k in _tree.flatten(params).paths)
-    return [hits[0] if hits else None for hits in found]
-
-
-def _above(path: str, other: str) -> bool:
-    return path in ("", other) or other.startswith(path + "/")
 
 
 def l2_sp(

@@ -246,11 +246,25 @@ class Around(Wrapper):
         return f"{self.penalty.label}.around(...)"
 
     def _centers(self, params: PyTree) -> list[Array]:
-        leaves = _tree.flatten(params)
-        given = _tree.prefix_leaves(self.center, params, "around", "center")
+        """The centre of each leaf; 0 for those that it lacks and the penalty does not touch."""
+        leaves, given = _tree.flatten(params), self.center
+        if not jax.tree_util.all_leaves([given]):
+            found = _tree.values_by_path(given, params, "around", "center")
+            missed = [
+                path
+                for path, c, hit in zip(leaves.paths, found, self.support(params))
+                if c is None and hit
+            ]
+            if missed:
+                raise ValueError(
+                    f"around: `center` has no leaf for {missed[0]!r}, which the penalty acts on. Give one, "
+                    "or leave such leaves out with .on(...)."
+                )
+            given = leaves.rebuild([0.0 if c is None else c for c in found])
+        centers = _tree.prefix_leaves(given, params, "around", "center")
         return [
             fitted(c, x, "around", "center", p)
-            for c, x, p in zip(given, leaves.values, leaves.paths)
+            for c, x, p in zip(centers, leaves.values, leaves.paths)
         ]
 
     def _moved(self, params: PyTree) -> PyTree:

@@ -229,3 +229,44 @@ def test_absent_leaves_stay_absent(make):
     assert jax.tree.structure(moved) == jax.tree.structure(params)
     centred = jr.l2(1.0, center={"a": None, "b": 0.5, "c": (None,)})
     close(centred(params), 0.5 * (0.25 + 6.25), rtol=1e-6)
+
+
+# --- given for the whole tree, used on a part -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lam",
+    [
+        {"dense": {"kernel": 0.1}},
+        {"dense": 0.1},
+        {"dense": 0.1, "head": 0.2},
+        {"dense": {"kernel": jnp.full((3, 2), 0.1), "bias": 7.0}, "head": {"kernel": 0.3}},
+    ],
+)
+def test_strengths_of_the_whole_tree_serve_under_a_selection(lam):
+    close(jr.l2(lam).on("dense/kernel")(PARAMS), 0.05 * (KERNEL**2).sum(), rtol=1e-6)
+    weighted = jr.l1(0.5, weights=lam).on("dense/kernel")
+    close(weighted(PARAMS), 0.05 * np.abs(KERNEL).sum(), rtol=1e-6)
+
+
+def test_a_centre_is_matched_by_path():
+    center = {"dense": {"kernel": jnp.full((3, 2), 0.5), "bias": 0.0}}
+    want = 0.5 * ((KERNEL - 0.5) ** 2).sum()
+    for reg in (
+        jr.l2(1.0).around(center).on("dense/kernel"),
+        jr.l2(1.0).on("dense/kernel").around(center),
+        jr.l2(1.0).around(center | {"head": 9.0}).on("dense/kernel"),
+    ):
+        close(reg(PARAMS), want, rtol=1e-6)
+        close(reg.prox(PARAMS, 1e9)["dense"]["kernel"], np.full((3, 2), 0.5), rtol=1e-5)
+        np.testing.assert_array_equal(
+            reg.prox(PARAMS, 1.0)["head"]["kernel"], PARAMS["head"]["kernel"]
+        )
+    with pytest.raises(
+        ValueError, match="around: `center` has no leaf for 'head/kernel', which the"
+    ):
+        jr.l2(1.0).around(center)(PARAMS)
+    with pytest.raises(
+        ValueError, match=r"around: `center` has the leaf 'dens', which .* \['dense/"
+    ):
+        jr.l2(1.0).around({"dens": 1.0}).on("dense/*")(PARAMS)
