@@ -21,6 +21,7 @@ from _common import mlp
 from jax import Array, lax
 
 import jaxreg as jr
+from jaxreg.grid import Grid
 
 RATE = 1e-3
 N_TRAIN, N_VALID = 640, 128
@@ -160,7 +161,7 @@ def trainer(model: Model) -> jr.Trainer:
     )
 
 
-def l2_grid(lams: np.ndarray) -> jr.Grid:
+def l2_grid(lams: np.ndarray) -> Grid:
     return jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=lams)
 
 

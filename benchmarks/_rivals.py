@@ -247,11 +247,11 @@ def optuna_trials(task: Task) -> Callable[[], np.ndarray]:
 
         @jax.jit
         def step(params, state, x, y):
-            def penalised(params):
+            def penalized(params):
                 decay = sum((layer["kernel"] ** 2).sum() for layer in layers(params))
                 return cross_entropy(task.model.logits, params, x, y) + lam / 2 * decay
 
-            updates, state = optimizer.update(jax.grad(penalised)(params), state, params)
+            updates, state = optimizer.update(jax.grad(penalized)(params), state, params)
             return optax.apply_updates(params, updates), state
 
         params, state = task.params, optimizer.init(task.params)

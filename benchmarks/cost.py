@@ -1,4 +1,4 @@
-"""What the abstraction costs: nothing. XLA's own count of a penalised step, ours against by hand.
+"""What the abstraction costs: nothing. XLA's own count of a penalized step, ours against by hand.
 
 Both programs are compiled and XLA is asked what they will execute: floating-point operations, bytes
 read and written, transcendental functions. Nothing is timed, so there is no noise: the counts must be
@@ -215,7 +215,7 @@ def _table(rows: list[Row]) -> None:
         ]
 
     columns = ["step", *(f"{c}, ours / by hand" for c in COUNTS), "equal", "flops by formula"]
-    show("XLA's cost analysis of a penalised step", columns, [line(row) for row in rows])
+    show("XLA's cost analysis of a penalized step", columns, [line(row) for row in rows])
     print(machine())
 
 

@@ -49,7 +49,7 @@ from _common import (
     timed_rounds,
 )
 
-import jaxreg as jr
+from jaxreg.objective import penalty_gradient
 
 STEP = 0.1
 TARGETS = {"elementwise": 1.5, "group": 2.0}
@@ -87,7 +87,7 @@ def _copy(params, zero):
 
 _OPERATIONS = {
     "value": jax.jit(lambda penalty, params: penalty(params)),
-    "gradient": jax.jit(jr.penalty_gradient),
+    "gradient": jax.jit(penalty_gradient),
     "prox": jax.jit(lambda penalty, params: penalty.prox(params, STEP)),
 }
 

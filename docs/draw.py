@@ -227,7 +227,7 @@ def reference() -> None:
     x = jnp.linspace(-3, 3, 301)
     axes[2].plot(x, x, color="0.8", lw=0.8)
     axes[2].plot(x, jr.l1(0.8).prox(x, 1.0), color="C1", label="l1")
-    weighted = jr.l1(0.8, weights=jr.adaptive_weights(x))
+    weighted = jr.l1(0.8, weights=jr.penalties.adaptive_weights(x))
     axes[2].plot(x, weighted.prox(x, 1.0), color="C0", label="l1, adaptive_weights")
     axes[2].set_title("adaptive_weights: less bias")
     axes[2].set_aspect("equal")

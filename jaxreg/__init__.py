@@ -2,23 +2,25 @@
 
 J(params) = L(params) + R(params): L is your mean loss, R a penalty that is a value. See the README
 for a tour, and `jaxreg --help` for the command.
+
+Here are the penalties and what a program of yours calls. Beside them: `jaxreg.select` (more selectors),
+`jaxreg.trackers` (TensorBoard and others), `jaxreg.convert` (strengths of other libraries), `jaxreg.prox`
+(operators on arrays), `jaxreg.testing` (the laws, for a penalty of yours).
 """
 
-import jaxreg.convert as convert  # noqa: F401  a public module, as jaxreg.prox is
-from jaxreg.choice import Choice
+import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox is
+import jaxreg.select as select  # noqa: F401
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
-from jaxreg.fit import Trainer, TrainState, fit
-from jaxreg.grid import Grid, grid, map_grid, points
+from jaxreg.fit import Trainer, fit
+from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
-from jaxreg.objective import Ledger, ledger, penalized, penalty_gradient, split
+from jaxreg.objective import ledger, penalized
 from jaxreg.penalties import (
-    adaptive_weights,
     box,
     cardinality,
     elastic_net,
     ewc,
     exclusive_lasso,
-    fisher_diagonal,
     fused_lasso,
     group_lasso,
     hierarchical,
@@ -54,47 +56,35 @@ from jaxreg.penalties import (
     trend_filter,
     unit_norm,
 )
-from jaxreg.penalty import Penalty, Zero, static_field
+from jaxreg.penalty import Penalty, Zero
 from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
-from jaxreg.select import Selector, biases, everything, kernels, leaf_mask, norms, path, where
-from jaxreg.splitting import Solution, solve
-from jaxreg.sweeps import Halving, Interrupted, Refit, refit, sweep
+from jaxreg.select import biases, kernels, norms, path
+from jaxreg.splitting import prox_of_sum
+from jaxreg.sweeps import Halving, Interrupted, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
-from jaxreg.sweeps.watch.callbacks import Callback, Evaluation, Outline
+from jaxreg.sweeps.watch.callbacks import Callback
 
 __version__ = "0.1.0"
 __all__ = [
     "Callback",
-    "Choice",
     "Elementwise",
-    "Evaluation",
-    "Grid",
     "Halving",
     "Interrupted",
     "LeafPenalty",
-    "Ledger",
-    "Outline",
     "Penalty",
-    "Refit",
-    "Selector",
-    "Solution",
     "Status",
     "SweepResult",
-    "TrainState",
     "Trainer",
     "Zero",
-    "adaptive_weights",
     "add_penalty_gradient",
     "biases",
     "box",
     "cardinality",
     "decoupled",
     "elastic_net",
-    "everything",
     "ewc",
     "exclusive_lasso",
-    "fisher_diagonal",
     "fit",
     "fused_lasso",
     "grid",
@@ -112,7 +102,6 @@ __all__ = [
     "l2_sp",
     "l_half",
     "l_two_thirds",
-    "leaf_mask",
     "ledger",
     "linf",
     "linf_ball",
@@ -129,23 +118,19 @@ __all__ = [
     "overlapping_group_lasso",
     "path",
     "penalized",
-    "penalty_gradient",
     "points",
+    "prox_of_sum",
     "proximal",
     "refit",
     "scad",
     "simplex",
     "slope",
-    "solve",
     "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",
-    "split",
-    "static_field",
     "sweep",
     "tabulate",
     "total_variation",
     "trend_filter",
     "unit_norm",
-    "where",
 ]

@@ -112,7 +112,7 @@ class LeafPenalty(Penalty):
             if not _tree.is_floating(x):
                 raise TypeError(
                     f"{owner}: the leaf {path!r} is {kind(x)}, and only real floating arrays can "
-                    f"be penalised. Select others with .on(...), for instance .on(~path({path!r}))."
+                    f"be penalized. Select others with .on(...), for instance .on(~path({path!r}))."
                 )
             self.check_leaf(path, x)
             mine = {k: fitted(v[i], x, owner, k, path) for k, v in fields.items()}
@@ -164,7 +164,7 @@ class Elementwise(LeafPenalty):
 
     def leaf_lambda_max(self, grad: Array) -> Array:
         reach = self.coefficient() * jnp.asarray(self.kink(), grad.dtype)
-        # A coordinate at rest asks for nothing; an unpenalised one that moves cannot be held at 0.
+        # A coordinate at rest asks for nothing; an unpenalized one that moves cannot be held at 0.
         size = jnp.abs(grad)
         needed = jnp.where(reach > 0, size / jnp.where(reach > 0, reach, 1), jnp.inf)
         return jnp.max(jnp.where(size > 0, needed, 0), initial=0.0)

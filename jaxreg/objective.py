@@ -1,4 +1,4 @@
-"""The penalised objective J(params) = L(params) + R(params), and its ledger.
+"""The penalized objective J(params) = L(params) + R(params), and its ledger.
 
 L is your mean loss, a plain function; R is a penalty, which is an argument and never a constant, so
 one compiled program serves every strength and `jax.grad(objective, argnums=1)` is the derivative

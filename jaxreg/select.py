@@ -246,7 +246,7 @@ def as_selector(rule: Selector | str | Callable[[str, Any], bool]) -> Selector:
         return where(rule)
     raise TypeError(
         f"expected a selector such as jaxreg.kernels, a glob such as '*/kernel' or a function of "
-        f"(path, leaf), got {rule!r}. For a pytree of bools use jaxreg.leaf_mask."
+        f"(path, leaf), got {rule!r}. For a pytree of bools use jaxreg.select.leaf_mask."
     )
 
 

@@ -33,7 +33,7 @@ from jaxreg._check import check_step, strength, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, Sum
 
-__all__ = ["Solution", "solve"]
+__all__ = ["Solution", "prox_of_sum"]
 
 # The touched leaves in the dtype of sums; one prox of a block of terms on them.
 Leaves = list[Array]
@@ -59,7 +59,7 @@ class Solution(NamedTuple):
     converged: Array
 
 
-def solve(
+def prox_of_sum(
     penalty: Penalty,
     params: PyTree,
     step: ArrayLike | PyTree = 1.0,
@@ -98,26 +98,28 @@ def solve(
 
     >>> import jaxreg as jr
     >>> reg = jr.l1(0.5) + jr.box(-1.0, 1.0)
-    >>> found = jr.solve(reg, jnp.array([3.5, -0.75, 0.25]))
+    >>> found = jr.prox_of_sum(reg, jnp.array([3.5, -0.75, 0.25]))
     >>> found.params.tolist(), bool(found.converged)
     ([1.0, -0.25, 0.0], True)
     """
     _check_call(penalty, method, max_steps)
-    check_step("solve", step)
-    return _solve(penalty, params, step, strength("solve", "tol", tol), max_steps, method)
+    check_step("prox_of_sum", step)
+    return _solve(penalty, params, step, strength("prox_of_sum", "tol", tol), max_steps, method)
 
 
 def _check_call(penalty: Any, method: str, max_steps: int) -> None:
     if not isinstance(penalty, Penalty):
-        raise TypeError(f"solve: `penalty` must be a penalty such as l1(0.1), got {penalty!r}.")
+        raise TypeError(
+            f"prox_of_sum: `penalty` must be a penalty such as l1(0.1), got {penalty!r}."
+        )
     if method not in _ROUNDS:
-        raise ValueError(f"solve: `method` must be one of {sorted(_ROUNDS)}, got {method!r}.")
+        raise ValueError(f"prox_of_sum: `method` must be one of {sorted(_ROUNDS)}, got {method!r}.")
     if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"solve: `max_steps` must be an integer >= 1, got {max_steps!r}.")
+        raise ValueError(f"prox_of_sum: `max_steps` must be an integer >= 1, got {max_steps!r}.")
     for term in penalty.terms():
         if not term.convex:
             raise ValueError(
-                f"solve: {term.label} is not convex, so neither method is sure to converge, and a "
+                f"prox_of_sum: {term.label} is not convex, so neither method is sure to converge, and a "
                 "point where it stops need not be a minimiser. Take a convex penalty in its place, "
                 "or couple this one by add_penalty_gradient."
             )
@@ -167,7 +169,7 @@ def _split(
     for term in penalty.terms():
         if term.support(params) != term.support(put(x)):
             raise ValueError(
-                f"solve: {term.label} selects leaves by their dtype, and the iteration widens them "
+                f"prox_of_sum: {term.label} selects leaves by their dtype, and the iteration widens them "
                 "to float32. Select by path, or widen the parameters first."
             )
     return x, [functools.partial(prox, b) for b in _blocks(penalty, params)], put

@@ -160,7 +160,7 @@ sparse_fits = {
     # gamma is larger than the step, and the lasso is where to start.
     "mcp": chosen(lambda lam: jr.mcp(lam, 3.0), data, validation, lams, lasso),
     "l1, adaptive weights": chosen(
-        lambda lam: jr.l1(lam, weights=jr.adaptive_weights(lasso, epsilon=0.1)),
+        lambda lam: jr.l1(lam, weights=jr.penalties.adaptive_weights(lasso, epsilon=0.1)),
         data,
         validation,
         lams,
@@ -187,7 +187,7 @@ for name, value in errors.items():
 # %% [markdown]
 # Circles are the truth. `l2` spreads the signal over all 200 inputs. `l1` finds the eight, shrinks them,
 # and keeps dozens of others: the λ that predicts best is a compromise between bias and selection. `mcp`
-# and the adaptive lasso penalise large entries less, and need far less of a compromise.
+# and the adaptive lasso penalize large entries less, and need far less of a compromise.
 
 # %%
 assert errors["mcp"] < errors["l1"] < errors["l2"]
@@ -354,7 +354,7 @@ for axis, (name, reg) in zip(axes, sets.items()):
 #
 # and on a toy problem, 12 coefficients from 16 noisy examples:
 #
-# 3. **effect**: the least-squares fit in grey, the penalised one in blue, the truth as black dashes.
+# 3. **effect**: the least-squares fit in grey, the penalized one in blue, the truth as black dashes.
 #
 # The truth is 2, 0, -1 and 0, each three times over: sparse, in groups of three, flat in pieces, and as a
 # 4 × 3 matrix of rank 1. So every family finds something that it can use.

@@ -1,6 +1,7 @@
 """The architecture: who may import whom, what an import costs, and one public path per name."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import TESTS
 
 import jaxreg
 
@@ -16,18 +18,21 @@ ROOT = Path(jaxreg.__file__).parent
 
 # A module imports from lower layers and from its own folder. A new one gets its line here.
 LAYERS = {
-    "prox": 0, "_convolution": 0, "_shuffle": 0,
+    "prox": 0, "_convolution": 0, "_quickly": 0,
     "_tree": 1,
-    "select": 2, "_check": 2, "_stream": 2,
+    "select": 2, "_check": 2,
     "penalty": 3,
     "leaf": 4, "splitting": 4,
     "penalties": 5, "objective": 5,
-    "convert": 6, "coupling": 6, "report": 6, "storage": 6,
-    "train": 7, "results": 7,
+    "convert": 6, "coupling": 6, "report": 6, "storage": 6, "grid": 6, "choice": 6,
+    "fit": 7, "results": 7,
     "sweeps": 8,
     "jaxreg": 9,
     "testing": 10, "cli": 10,
 }  # fmt: skip
+
+# The operators of a penalty make combinations, which are penalties.
+CIRCLE = {"jaxreg.penalty.base", "jaxreg.penalty.combine"}
 
 HEAVY = ("flax", "orbax", "matplotlib", "sklearn", "pandas", "rich", "hypothesis", "torch")
 
@@ -80,6 +85,53 @@ def test_a_module_imports_only_from_lower_layers(module):
         assert allowed, f"{module} (layer {LAYERS[mine]}) imports {other} (layer {LAYERS[theirs]})"
 
 
+def runs(tree):
+    """The syntax tree without what only a type checker imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = [ast.Pass()]
+    return tree
+
+
+def test_no_folder_has_a_circle():
+    """Each module of a folder comes after those it imports, in some order."""
+    graph = {
+        module: {o for o in imported(runs(tree)) if component(o) == component(module)} - {module}
+        for module, tree in MODULES.items()
+    }
+    for module in CIRCLE:
+        graph[module] -= CIRCLE
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(MODULES) <= set(order)
+
+
+def functions():
+    for module, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield f"{module}.{node.name}", node
+
+
+def test_functions_fit_on_a_screen():
+    """Sixty lines at most, beside the docstring."""
+    for name, node in functions():
+        lines = node.end_lineno - node.lineno + 1
+        first = node.body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            lines -= first.end_lineno - first.lineno + 1
+        assert lines <= 60, f"{name} has {lines} lines"
+
+
+def test_tests_mirror_the_package_and_never_import_each_other():
+    rooms = {p.name for p in TESTS.iterdir() if p.is_dir() and not p.name.startswith("_")}
+    assert rooms - {p.name for p in ROOT.iterdir()} <= {"support", "laws", "accelerator"}
+    for file in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            sources = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            sources += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            assert not any(s.split(".")[-1].startswith("test_") for s in sources), file
+
+
 def test_every_layer_of_the_table_exists():
     assert {component(module) for module in MODULES} == set(LAYERS)
 
@@ -115,7 +167,7 @@ def test_what_the_package_imports_by_name_is_public():
     tree = MODULES["jaxreg"]
     found = {
         a.asname or a.name for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names
-    }
+    } - {"trackers"}  # a module
     assert found - set(dir(jaxreg)) == set()
     assert {n for n in found if not n.startswith("_")} == set(jaxreg.__all__)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxreg as jr
+from jaxreg.objective import penalty_gradient, split
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)
 Y = jnp.asarray(np.random.default_rng(1).normal(size=12), jnp.float32)
@@ -86,8 +87,8 @@ def test_ledger_keeps_every_term_apart():
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(lams=st.tuples(*[st.floats(0, 10, width=32, allow_subnormal=False)] * 3))
 def test_split_and_ledger_add_up_to_the_whole(lams):
-    reg = jr.l1(lams[0]) + 2.0 * (jr.l2(lams[1]) + jr.elastic_net(lams[2])).on(jr.everything)
-    smooth, rest = jr.split(reg)
+    reg = jr.l1(lams[0]) + 2.0 * (jr.l2(lams[1]) + jr.elastic_net(lams[2])).on(jr.select.everything)
+    smooth, rest = split(reg)
     assert smooth.smooth
     assert not any(term.smooth for term in rest.terms())
     np.testing.assert_allclose(smooth(W) + rest(W), reg(W), rtol=1e-5, atol=1e-6)
@@ -105,13 +106,13 @@ def test_split_and_ledger_add_up_to_the_whole(lams):
     ],
 )
 def test_split(reg, smooth, rest):
-    assert tuple(map(repr, jr.split(reg))) == (smooth, rest)
+    assert tuple(map(repr, split(reg))) == (smooth, rest)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
 def test_penalty_gradient_is_like_the_params(dtype):
     params = {"w": jnp.array([3.0, 0.0, -1.0], dtype), "b": jnp.ones(2), "n": jnp.arange(2)}
-    grads = jr.penalty_gradient((jr.l1(1.0) + jr.l2(0.5)).on("w"), params)
+    grads = penalty_gradient((jr.l1(1.0) + jr.l2(0.5)).on("w"), params)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), grads) == jax.tree.map(
         lambda x: (x.shape, x.dtype), params
     )
@@ -124,7 +125,7 @@ def test_penalty_gradient_matches_finite_differences():
     with jax.enable_x64(True):
         w = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2)))
         reg = jr.group_lasso(0.3, axis=0) + jr.elastic_net(0.2)
-        grad, h = jr.penalty_gradient(reg, w), 1e-6
+        grad, h = penalty_gradient(reg, w), 1e-6
         for index in np.ndindex(3, 2):
             slope = (reg(w.at[index].add(h)) - reg(w.at[index].add(-h))) / (2 * h)
             np.testing.assert_allclose(grad[index], slope, rtol=1e-7)
@@ -133,7 +134,7 @@ def test_penalty_gradient_matches_finite_differences():
 
 def test_penalty_gradient_of_nothing_is_zero():
     params = {"w": jnp.ones(2), "n": jnp.arange(3)}
-    assert not any(g.any() for g in jax.tree.leaves(jr.penalty_gradient(jr.Zero(), params)))
+    assert not any(g.any() for g in jax.tree.leaves(penalty_gradient(jr.Zero(), params)))
 
 
 @pytest.mark.parametrize(
@@ -154,10 +155,10 @@ def test_penalty_gradient_of_nothing_is_zero():
             TypeError,
             "has_aux=True the loss must return a pair",
         ),
-        (lambda: jr.split(0.1), TypeError, "split: `penalty` must be"),
-        (lambda: jr.penalty_gradient(None, W), TypeError, "got NoneType"),
+        (lambda: split(0.1), TypeError, "split: `penalty` must be"),
+        (lambda: penalty_gradient(None, W), TypeError, "got NoneType"),
         (
-            lambda: jr.penalty_gradient(jr.l2(1.0), {"n": jnp.arange(3)}),
+            lambda: penalty_gradient(jr.l2(1.0), {"n": jnp.arange(3)}),
             TypeError,
             "'n' is of dtype int32",
         ),

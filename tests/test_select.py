@@ -93,8 +93,8 @@ def test_stacking_layers_for_a_scan_changes_nothing():
 
 
 def test_everything_is_everything():
-    assert all(jr.everything.mask(PARAMS))
-    assert jr.everything.mask({}) == []
+    assert all(jr.select.everything.mask(PARAMS))
+    assert jr.select.everything.mask({}) == []
 
 
 # --- algebra ----------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_everything_is_everything():
 
 def test_and_or_not_are_set_operations():
     a, b = jr.path("*bias"), jr.norms
-    every = chosen(jr.everything)
+    every = chosen(jr.select.everything)
     assert chosen(a & b) == chosen(a) & chosen(b) == {"LayerNorm_0/bias"}
     assert chosen(a | b) == chosen(a) | chosen(b)
     assert chosen(~a) == every - chosen(a)
@@ -113,7 +113,7 @@ def test_globs_and_functions_are_taken_as_selectors():
     def matrix(path, leaf):
         return leaf.ndim == 2
 
-    assert chosen(jr.where(matrix)) == chosen(jr.norms.__invert__() & matrix & "*") == {
+    assert chosen(jr.select.where(matrix)) == chosen(jr.norms.__invert__() & matrix & "*") == {
         "embed", "dense/kernel",
     }  # fmt: skip
     assert chosen(jr.biases | "embed") == {"dense/bias", "LayerNorm_0/bias", "embed"}
@@ -139,19 +139,19 @@ def test_brackets_appear_where_they_are_needed():
 
 def test_leaf_mask_reads_an_optax_mask():
     mask = jax.tree.map(lambda x: x.ndim == 2, PARAMS)
-    assert chosen(jr.leaf_mask(mask)) == {"embed", "dense/kernel"}
+    assert chosen(jr.select.leaf_mask(mask)) == {"embed", "dense/kernel"}
 
 
 def test_a_mask_may_be_a_prefix_as_in_optax():
     mask = {"embed": True, "dense": True, "LayerNorm_0": False}
-    assert chosen(jr.leaf_mask(mask)) == {"embed", "dense/kernel", "dense/bias"}
-    assert all(jr.leaf_mask(True).mask(PARAMS))
-    assert not jr.leaf_mask({"dense": True}).matches("dense_1/kernel", None)
+    assert chosen(jr.select.leaf_mask(mask)) == {"embed", "dense/kernel", "dense/bias"}
+    assert all(jr.select.leaf_mask(True).mask(PARAMS))
+    assert not jr.select.leaf_mask({"dense": True}).matches("dense_1/kernel", None)
 
 
 def test_masks_of_other_things_are_refused():
     with pytest.raises(TypeError, match="leaf_mask: every leaf must be True or False; 'b' is not"):
-        jr.leaf_mask({"a": True, "b": 1})
+        jr.select.leaf_mask({"a": True, "b": 1})
 
 
 # --- identity: a selector is the static part of a penalty -------------------------------------------
@@ -161,8 +161,8 @@ SAME = [
     lambda: jr.path("*/kernel"),
     lambda: jr.kernels & ~jr.path("head/*"),
     lambda: jr.biases | jr.norms,
-    lambda: jr.leaf_mask({"a": True, "b": False}),
-    lambda: jr.where(len),
+    lambda: jr.select.leaf_mask({"a": True, "b": False}),
+    lambda: jr.select.where(len),
 ]
 
 
@@ -199,7 +199,9 @@ def test_a_selector_that_matches_nothing_names_itself_and_the_nearest_paths():
 
 @pytest.mark.parametrize(("bad", "shown"), [(None, "None"), ({"a": True}, "{'a': True}"), (3, "3")])
 def test_what_is_no_selector_is_refused_with_the_forms(bad, shown):
-    with pytest.raises(TypeError, match=f"expected a selector.*got {shown}.*jaxreg.leaf_mask"):
+    with pytest.raises(
+        TypeError, match=f"expected a selector.*got {shown}.*jaxreg.select.leaf_mask"
+    ):
         jr.l2(1.0).on(bad)
 
 
@@ -207,4 +209,4 @@ def test_path_and_where_check_their_argument():
     with pytest.raises(TypeError, match=r"path: `pattern` must be a string.*got 3"):
         jr.path(3)
     with pytest.raises(TypeError, match=r"where: `predicate` must be a function.*got 'a'"):
-        jr.where("a")
+        jr.select.where("a")

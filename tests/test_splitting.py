@@ -1,4 +1,4 @@
-"""`solve`, the prox of sums by iteration: against closed forms, brute force, and its own certificate."""
+"""`prox_of_sum`, the prox of sums by iteration: against closed forms, brute force, and its own certificate."""
 
 import re
 from typing import ClassVar
@@ -63,7 +63,7 @@ CLOSED = {
 @pytest.mark.parametrize("case", CLOSED)
 def test_the_solution_is_the_closed_form(case, method):
     reg, x, expected = CLOSED[case]
-    found = jr.solve(reg, x, STEP, method=method)
+    found = jr.prox_of_sum(reg, x, STEP, method=method)
     assert found.converged
     assert found.residual <= 1e-6 * np.abs(x).max()
     close(found.params, expected, atol=2e-5)
@@ -73,7 +73,7 @@ def test_the_solution_is_the_closed_form(case, method):
 def test_the_projection_onto_a_simplex_in_a_box(method):
     """min(max(x - t, low), high) at the t where the entries sum to 1."""
     t = optimize.brentq(lambda t: np.clip(VECTOR - t, 0.05, 0.4).sum() - 1, -3, 3)
-    found = jr.solve(jr.simplex() + jr.box(0.05, 0.4), VECTOR, method=method)
+    found = jr.prox_of_sum(jr.simplex() + jr.box(0.05, 0.4), VECTOR, method=method)
     assert found.converged
     close(found.params, np.clip(VECTOR - t, 0.05, 0.4), atol=2e-5)
 
@@ -107,7 +107,7 @@ BRUTE = {
 def test_no_search_finds_a_better_point(case, method):
     reg, x, value = BRUTE[case]
     whole = objective(value, x, STEP)
-    found = jr.solve(reg, x, STEP, method=method)
+    found = jr.prox_of_sum(reg, x, STEP, method=method)
     assert found.converged
     z = np.asarray(found.params, np.float64)
     best = optimize.minimize(
@@ -129,7 +129,7 @@ def test_the_solution_minimises_with_strong_convexity():
     whole = objective(value, x, STEP)
     with jax.enable_x64(True):
         reg = jr.nuclear(0.6) + jr.l1(0.3) + jr.total_variation(0.2, axis=0) + jr.l2(0.2)
-        found = jr.solve(reg, jnp.asarray(x), STEP, tol=1e-12, max_steps=5000)
+        found = jr.prox_of_sum(reg, jnp.asarray(x), STEP, tol=1e-12, max_steps=5000)
     z = np.asarray(found.params)
     assert (found.converged, z.dtype) == (True, np.float64)
     for scale in (1e-4, 1e-2, 1.0):
@@ -147,7 +147,7 @@ def test_an_unconverged_run_says_so_and_how_far_it_is(method):
     reg = jr.simplex() + jr.l2_ball(0.55) + jr.box(-1.0, 0.4)
     errors = []
     for n in (1, 3, 9):
-        found = jr.solve(reg, VECTOR, method=method, max_steps=n)
+        found = jr.prox_of_sum(reg, VECTOR, method=method, max_steps=n)
         z = np.asarray(found.params)
         assert (bool(found.converged), int(found.n_steps)) == (False, n)
         away = [set_.prox(z, 1.0) - z for set_ in reg.terms()]
@@ -164,7 +164,7 @@ def test_the_residual_is_a_backward_error(method):
     x, mu = np.array([3.5, -2.5, 1.9], np.float32), 0.7
     residuals = []
     for n in (1, 2, 4, 8):
-        found = jr.solve(jr.l1(0.5) + jr.l2(mu), x, STEP, method=method, max_steps=n)
+        found = jr.prox_of_sum(jr.l1(0.5) + jr.l2(mu), x, STEP, method=method, max_steps=n)
         z = np.asarray(found.params)
         slope = 0.5 * np.sign(z) + mu * z + (z - x) / STEP
         assert np.abs(slope).max() <= (mu + 1 / STEP) * found.residual + 1e-6
@@ -174,20 +174,22 @@ def test_the_residual_is_a_backward_error(method):
 
 def test_a_larger_tolerance_needs_fewer_steps():
     reg = jr.simplex() + jr.box(0.05, 0.4)
-    steps = [jr.solve(reg, VECTOR, tol=tol).n_steps for tol in (1e-2, 1e-4, 1e-6)]
+    steps = [jr.prox_of_sum(reg, VECTOR, tol=tol).n_steps for tol in (1e-2, 1e-4, 1e-6)]
     assert 1 < steps[0] < steps[1] < steps[2] < 1000
 
 
 @both
 def test_sets_without_a_common_point_and_nan_are_data(method):
     reg = jr.simplex(10.0) + jr.box(0.0, 1.0)
-    found = jr.solve(reg, VECTOR, method=method, max_steps=50)
+    found = jr.prox_of_sum(reg, VECTOR, method=method, max_steps=50)
     assert (bool(found.converged), int(found.n_steps)) == (False, 50)
     close(found.residual, (10 - 6) / 6, rtol=1e-2)  # between the nearest points of the two
-    lost = jr.solve(reg, VECTOR * np.nan, method=method)
+    lost = jr.prox_of_sum(reg, VECTOR * np.nan, method=method)
     assert (bool(lost.converged), int(lost.n_steps)) == (False, 1)
     assert np.isnan(lost.residual)
-    endless = jr.solve(reg, VECTOR + np.array([np.inf, 0, 0, 0, 0, 0], np.float32), method=method)
+    endless = jr.prox_of_sum(
+        reg, VECTOR + np.array([np.inf, 0, 0, 0, 0, 0], np.float32), method=method
+    )
     assert not endless.converged
 
 
@@ -200,7 +202,7 @@ PARAMS = {"a": jnp.asarray(VECTOR), "b": jnp.asarray(MATRIX), "count": jnp.int32
 def test_leaves_go_their_own_ways(method):
     groups = jr.group_lasso(0.6, axis=0, sqrt_size=False).on("b")
     reg = jr.l1(0.25).on(~jr.path("count")) + jr.box(-0.6, 1.1).on("a") + groups
-    found = jr.solve(reg, PARAMS, STEP, method=method)
+    found = jr.prox_of_sum(reg, PARAMS, STEP, method=method)
     close(found.params["a"], soft(VECTOR, 0.2).clip(-0.6, 1.1), atol=2e-5)
     close(found.params["b"], shrink_rows(soft(MATRIX, 0.2), 0.48), atol=2e-5)
     assert (found.params["count"], found.params["count"].dtype) == (7, jnp.int32)
@@ -209,7 +211,7 @@ def test_leaves_go_their_own_ways(method):
 def test_on_each_leaf_the_last_term_holds_exactly():
     """Also where it could have shared the prox of an earlier one."""
     reg = jr.l1(0.3).on("a") + jr.linf(0.5).on(~jr.path("count")) + jr.box(-0.5, 0.5).on("b")
-    z = jr.solve(reg, PARAMS, max_steps=1).params
+    z = jr.prox_of_sum(reg, PARAMS, max_steps=1).params
     assert np.abs(z["b"]).max() <= 0.5 < np.abs(MATRIX).max()
 
 
@@ -220,7 +222,7 @@ def test_a_group_may_span_leaves(method):
     reg = jr.group_lasso(0.9, groups=[["a", "b"]], sqrt_size=False) + jr.l1(0.3)
     small = soft(np.concatenate([x["a"], x["b"]]), 0.3)
     expected = small * (1 - 0.9 / np.linalg.norm(small))
-    z = jr.solve(reg, x, method=method).params
+    z = jr.prox_of_sum(reg, x, method=method).params
     close(np.concatenate([z["a"], z["b"]]), expected, atol=2e-5)
 
 
@@ -228,21 +230,21 @@ def test_a_group_may_span_leaves(method):
 def test_steps_may_differ_by_leaf_and_entry(method):
     steps = {"a": np.linspace(0.2, 2, 6, dtype=np.float32), "b": 0.5, "count": 1.0}
     reg = (jr.l1(0.5) + jr.box(-0.6, 1.1)).on("a") + jr.l1(0.5).on("b")
-    z = jr.solve(reg, PARAMS, steps, method=method).params
+    z = jr.prox_of_sum(reg, PARAMS, steps, method=method).params
     close(z["a"], soft(VECTOR, 0.5 * steps["a"]).clip(-0.6, 1.1), atol=2e-5)
     close(z["b"], soft(MATRIX, 0.25), atol=2e-5)
 
 
 def test_what_has_an_exact_prox_takes_one_round():
     exact = jr.l1(0.3).on("a") + jr.nuclear(0.4).on("b")
-    found = jr.solve(exact, PARAMS, STEP)
+    found = jr.prox_of_sum(exact, PARAMS, STEP)
     assert (int(found.n_steps), float(found.residual), bool(found.converged)) == (1, 0, True)
     jax.tree.map(np.testing.assert_array_equal, found.params, exact.prox(PARAMS, STEP))
-    nothing = jr.solve(jr.Zero(), PARAMS)
+    nothing = jr.prox_of_sum(jr.Zero(), PARAMS)
     assert nothing.converged
     jax.tree.map(np.testing.assert_array_equal, nothing.params, PARAMS)
     # A step of 0 moves nothing, save into a set.
-    still = jr.solve(jr.l1(0.3) + jr.box(-0.6, 1.1), VECTOR, 0.0)
+    still = jr.prox_of_sum(jr.l1(0.3) + jr.box(-0.6, 1.1), VECTOR, 0.0)
     close(still.params, VECTOR.clip(-0.6, 1.1), atol=1e-6)
 
 
@@ -250,7 +252,7 @@ def test_what_has_an_exact_prox_takes_one_round():
 def test_narrow_dtypes_are_kept_and_iterated_in_float32(method):
     reg, x, expected = CLOSED["sparse group lasso"]
     low = jnp.asarray(x, jnp.bfloat16)
-    found = jr.solve(reg, low, STEP, method=method)
+    found = jr.prox_of_sum(reg, low, STEP, method=method)
     assert (found.params.dtype, found.residual.dtype) == (jnp.bfloat16, jnp.float32)
     assert found.converged
     close(found.params.astype(jnp.float32), expected, rtol=2**-7, atol=0.01)
@@ -274,10 +276,10 @@ class Counted(jr.Elementwise):
 
 
 def test_one_program_serves_every_strength_step_and_tolerance():
-    jr.solve(Counted(0.5) + jr.box(-0.6, 1.1), VECTOR, STEP)
+    jr.prox_of_sum(Counted(0.5) + jr.box(-0.6, 1.1), VECTOR, STEP)
     before = len(Counted.traces)
     reg = Counted(0.25) + jr.box(-0.5, 0.9)
-    z = jr.solve(reg, VECTOR, 1.0, tol=1e-5, max_steps=500).params
+    z = jr.prox_of_sum(reg, VECTOR, 1.0, tol=1e-5, max_steps=500).params
     close(z, soft(VECTOR, 0.25).clip(-0.5, 0.9), atol=1e-4)
     assert len(Counted.traces) == before > 0
 
@@ -285,7 +287,7 @@ def test_one_program_serves_every_strength_step_and_tolerance():
 @both
 def test_vmap_over_strengths_and_params_is_the_loop(method):
     def z(lam, x):
-        return jr.solve(jr.group_lasso(0.4) + jr.l1(lam), x, STEP, method=method)
+        return jr.prox_of_sum(jr.group_lasso(0.4) + jr.l1(lam), x, STEP, method=method)
 
     lams = jnp.array([0.0, 0.1, 0.8, 3.0])
     xs = jnp.asarray(RNG.normal(size=(4, 6)), jnp.float32)
@@ -312,7 +314,7 @@ def test_derivatives_both_ways_are_finite_differences(case):
         weights = jnp.asarray(RNG.normal(size=MATRIX.shape))
 
         def f(a, b, x, step):
-            z = jr.solve(make(a, b), x, step, method=method, tol=1e-13, max_steps=3000).params
+            z = jr.prox_of_sum(make(a, b), x, step, method=method, tol=1e-13, max_steps=3000).params
             return jnp.sum(weights * jnp.sin(z))
 
         at = (jnp.array(0.4), jnp.array(0.25), jnp.asarray(MATRIX, float), jnp.array(0.7))
@@ -329,7 +331,7 @@ def test_derivatives_both_ways_are_finite_differences(case):
 
 def test_a_gradient_by_the_penalty_is_a_penalty():
     reg = jr.l1(0.25) + jr.box(-0.6, 1.1)
-    by = jax.grad(lambda reg: jnp.sum(jr.solve(reg, VECTOR, STEP).params))(reg)
+    by = jax.grad(lambda reg: jnp.sum(jr.prox_of_sum(reg, VECTOR, STEP).params))(reg)
     # Free entries move by step * lam towards 0, clipped ones with their bound, zeros not at all.
     inside = soft(VECTOR, 0.2)
     free = (inside > -0.6) & (inside < 1.1) & (inside != 0)
@@ -345,33 +347,41 @@ CONVEX = jr.l1(0.1) + jr.l2_ball(1.0)
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
-        ({"penalty": jr.l1(0.1) + jr.mcp(0.1).on("*")}, "solve: mcp.on(path('*')) is not convex"),
-        ({"penalty": 2 * jr.unit_norm()}, "solve: unit_norm is not convex, so neither method is"),
+        (
+            {"penalty": jr.l1(0.1) + jr.mcp(0.1).on("*")},
+            "prox_of_sum: mcp.on(path('*')) is not convex",
+        ),
+        (
+            {"penalty": 2 * jr.unit_norm()},
+            "prox_of_sum: unit_norm is not convex, so neither method is",
+        ),
         ({"method": "admm"}, "`method` must be one of ['consensus', 'dykstra'], got 'admm'."),
-        ({"max_steps": 0}, "solve: `max_steps` must be an integer >= 1, got 0."),
-        ({"max_steps": 1e3}, "solve: `max_steps` must be an integer >= 1, got 1000.0."),
-        ({"tol": -1e-3}, "solve: `tol` must be >= 0 and not NaN, got -0.001."),
-        ({"step": -1.0}, "solve: `step` must be >= 0 and not NaN, got -1."),
-        ({"step": {"b": 1.0}}, "`step` is a pytree that does not match the parameters."),
+        ({"max_steps": 0}, "prox_of_sum: `max_steps` must be an integer >= 1, got 0."),
+        ({"max_steps": 1e3}, "prox_of_sum: `max_steps` must be an integer >= 1, got 1000.0."),
+        ({"tol": -1e-3}, "prox_of_sum: `tol` must be >= 0 and not NaN, got -0.001."),
+        ({"step": -1.0}, "prox_of_sum: `step` must be >= 0 and not NaN, got -1."),
+        ({"step": {"b": 1.0}}, "`step` has the leaf "),
     ],
 )
 def test_bad_arguments_are_refused_with_the_remedy(kwargs, text):
     call = {"penalty": CONVEX, "params": {"w": jnp.ones(2)}, "step": 1.0} | kwargs
     with pytest.raises(ValueError, match=re.escape(text)):
-        jr.solve(**call)
+        jr.prox_of_sum(**call)
 
 
 def test_bad_types_are_refused_with_the_remedy():
     with pytest.raises(TypeError, match=re.escape("must be a penalty such as l1(0.1), got 0.1.")):
-        jr.solve(0.1, VECTOR)
+        jr.prox_of_sum(0.1, VECTOR)
     with pytest.raises(TypeError, match="leaf 'count' is of dtype int32, and only real floating"):
-        jr.solve(jr.l1(0.1) + jr.linf(0.1), PARAMS)
-    low = jr.where(lambda path, leaf: leaf.dtype == jnp.float32)
-    text = "solve: l1.on(where(<lambda>)) selects leaves by their dtype, and the iteration widens"
+        jr.prox_of_sum(jr.l1(0.1) + jr.linf(0.1), PARAMS)
+    low = jr.select.where(lambda path, leaf: leaf.dtype == jnp.float32)
+    text = "prox_of_sum: l1.on(where(<lambda>)) selects leaves by their dtype, and the iteration widens"
     with pytest.raises(ValueError, match=re.escape(text)):
-        jr.solve(CONVEX + jr.l1(0.1).on(low), {"w": jnp.ones(2, jnp.bfloat16), "v": jnp.ones(2)})
+        jr.prox_of_sum(
+            CONVEX + jr.l1(0.1).on(low), {"w": jnp.ones(2, jnp.bfloat16), "v": jnp.ones(2)}
+        )
 
 
 def test_a_term_without_a_prox_for_this_step_says_so_itself():
     with pytest.raises(ValueError, match="slope"):
-        jr.solve(jr.slope(0.1) + jr.l1(0.1), VECTOR, np.linspace(0.1, 1, 6, dtype=np.float32))
+        jr.prox_of_sum(jr.slope(0.1) + jr.l1(0.1), VECTOR, np.linspace(0.1, 1, 6, dtype=np.float32))

@@ -12,6 +12,7 @@ import signal
 from typing import Any
 
 import jaxreg as jr
+from jaxreg.sweeps.watch import Evaluation
 
 __all__ = ["Presses"]
 
@@ -48,7 +49,7 @@ class Presses(jr.Callback):
             raise KeyboardInterrupt
         self._waiting = True
 
-    def evaluated(self, evaluation: jr.Evaluation) -> None:
+    def evaluated(self, evaluation: Evaluation) -> None:
         del evaluation
         if self._waiting:
             self._waiting = False

@@ -15,6 +15,8 @@ from jaxreg.cli import data as datasets
 from jaxreg.cli import models
 from jaxreg.cli.settings import Settings, parse_halving
 from jaxreg.fit.check import check
+from jaxreg.grid import Grid
+from jaxreg.sweeps import Refit
 
 __all__ = ["Job", "prepare"]
 
@@ -31,7 +33,7 @@ class Job(NamedTuple):
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     trainer: Callable[[jr.Penalty], jr.Trainer]
-    grid: jr.Grid
+    grid: Grid
     init: Callable
 
     def sweep(
@@ -55,7 +57,7 @@ class Job(NamedTuple):
         rules: Sequence[str],
         callbacks: Sequence[jr.Callback] = (),
         progress: bool | None = None,
-    ) -> jr.Refit:
+    ) -> Refit:
         """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
         key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
         return jr.refit(

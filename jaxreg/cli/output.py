@@ -14,6 +14,7 @@ import jaxreg as jr
 from jaxreg.cli.job import Job
 from jaxreg.cli.settings import parse_halving
 from jaxreg.report.table import Column, Table
+from jaxreg.sweeps import Refit
 
 __all__ = [
     "describe",
@@ -103,7 +104,7 @@ def write_sweep(folder: Path, result: jr.SweepResult) -> None:
     _plots(folder, result)
 
 
-def write_test(folder: Path, refit: jr.Refit) -> None:
+def write_test(folder: Path, refit: Refit) -> None:
     """The test scores into test.json, and below the table of the sweep."""
     with (folder / "table.txt").open("a") as table:
         table.write(f"\n{refit}\n")

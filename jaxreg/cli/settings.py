@@ -16,6 +16,7 @@ import numpy as np
 
 import jaxreg as jr
 from jaxreg import penalties, select
+from jaxreg.grid import Grid
 
 __all__ = [
     "Settings",
@@ -81,7 +82,7 @@ class Settings:
             raise ValueError(f"settings: {name!r} is no settings file of this version ({odd}).")
         return cls(**{**given, "hidden": tuple(given.get("hidden", cls.hidden))})
 
-    def grid(self) -> jr.Grid:
+    def grid(self) -> Grid:
         """The penalties to try, weakest first."""
         make, where = parse_penalty(self.penalty), parse_selector(self.on)
         return jr.grid(lambda lam: make(lam).on(where), lam=parse_lams(self.lams))

@@ -9,7 +9,7 @@ goes back. All are arithmetic: numbers, arrays and traced values pass through, w
     objective = penalized(lambda w, X, y: jnp.mean((X @ w - y) ** 2) / 2)
     objective(w, l2(lam), X, y)            # has the minimum of sklearn.linear_model.Ridge(1.0)
 
-Mind what is penalised as well: scikit-learn and glmnet leave out the intercept, PyTorch's and
+Mind what is penalized as well: scikit-learn and glmnet leave out the intercept, PyTorch's and
 optax's decay take in every bias, and a penalty of jaxreg covers each leaf it is given: select with
 `.on(jaxreg.kernels)`. The formulas in one table are in docs/conventions.md.
 """

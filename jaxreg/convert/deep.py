@@ -25,7 +25,7 @@ def from_sklearn_mlp(alpha: Any, batch_size: Any) -> Any:
 
     Their loss is a mean over the batch and their penalty alpha/2 |W|^2 over the batch's size: the
     same alpha is another strength at another batch size. The default batch is min(200, n), the
-    last of an epoch may be smaller, lbfgs takes all examples as one. Biases are not penalised:
+    last of an epoch may be smaller, lbfgs takes all examples as one. Biases are not penalized:
     `l2(lam).on(jaxreg.kernels)`.
 
     >>> from_sklearn_mlp(alpha=1e-2, batch_size=200)

@@ -113,7 +113,7 @@ def from_sklearn_logistic(C: Any, n: Any) -> Any:
     """lam = 1 / (C n) for `sklearn.linear_model.LogisticRegression(C=C)` fitted to `n` examples.
 
     It minimises C * (sum of log losses) + |w|^2 / 2 (or |w|_1), which over C n is the mean loss plus
-    `l2(lam)` (or `l1(lam)`). Not for solver="liblinear" with an intercept, which it penalises too.
+    `l2(lam)` (or `l1(lam)`). Not for solver="liblinear" with an intercept, which it penalizes too.
 
     Args:
       C: the inverse strength, > 0, a number or an array.
@@ -164,7 +164,7 @@ def to_lars(lam: Any, n: Any) -> Any:
 def from_glmnet(lam: Any, alpha: Any = 1.0, *, x_std: Any = 1.0, y_std: Any = 1.0) -> Strengths:
     """The strengths on raw columns for `glmnet(x, y, alpha=, lambda=)`, standardised or not.
 
-    glmnet penalises the coefficients of columns divided by their deviation x_std, and hands back
+    glmnet penalizes the coefficients of columns divided by their deviation x_std, and hands back
     those of the raw columns; for family="gaussian" it also divides y by y_std and prints lambda
     times y_std. On the raw scale, with the mean of half squared errors,
 

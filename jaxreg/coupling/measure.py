@@ -270,7 +270,7 @@ def _judge(
     if not (moved[touched] != 0).any():
         raise ValueError(
             f"{owner}: the optimizer moves none of the leaves that the penalty touches "
-            f"({', '.join(repr(p) for p, t in zip(paths, touched) if t)}). Penalise other leaves."
+            f"({', '.join(repr(p) for p, t in zip(paths, touched) if t)}). Penalize other leaves."
         )
     off = touched & ~np.all([_agree(*pair) for pair in evidence.schedule], axis=0)
     if off.any():

@@ -7,7 +7,7 @@ Near a fixed point an optimizer with constant gradient g moves by -s_i g_i, entr
 where vhat is the second moment in its state (bias-corrected; for SGD there is none, and the
 denominator is 1) and gain is what momentum makes of a constant gradient: 1 for Adam, 1/(1 - m) for
 heavy ball and Nesterov. A proximal step taken in this metric, theta <- prox(theta + u, s), rests
-exactly where 0 is in g + dR(theta): at the penalised problem's optimum, whatever the optimizer.
+exactly where 0 is in g + dR(theta): at the penalized problem's optimum, whatever the optimizer.
 
 The second moment is in the state; `jaxreg.coupling.measure` finds the rest.
 """

@@ -132,7 +132,7 @@ class Trainer:
     def step(
         self, state: TrainState, batch: tuple, key: Array | None = None
     ) -> tuple[TrainState, Array]:
-        """One update; returns the new state and the data loss before it (never the penalised one)."""
+        """One update; returns the new state and the data loss before it (never the penalized one)."""
         loss = self.loss_of(state, batch, key)
         (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)

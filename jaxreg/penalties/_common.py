@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxreg._check import shown, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
-from jaxreg.penalty.combine import Wrapper
+from jaxreg.penalty.combine import Wrapper, held_above_zero
 
 __all__ = ["OneSided", "optional", "placed", "share"]
 
@@ -78,12 +78,7 @@ class OneSided(Wrapper):
     def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
         """At 0 the constraint absorbs any upward push; below 0 there is no subgradient, hence inf."""
         inner = self.penalty.min_norm_subgradient(params, grad)
-
-        def one_sided(r: Array, x: Array) -> Array:
-            held = jnp.where(x == 0, jnp.minimum(r, 0), r)
-            return jnp.where(x < 0, jnp.inf, held).astype(r.dtype)
-
-        return jax.tree.map(one_sided, inner, params)
+        return jax.tree.map(held_above_zero, inner, params)
 
     def lambda_max(self, grad_at_zero: PyTree) -> Array:
         return self.penalty.lambda_max(jax.tree.map(lambda g: jnp.minimum(g, 0), grad_at_zero))

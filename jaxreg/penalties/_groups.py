@@ -107,7 +107,7 @@ def refuse_missing(owner: str, labels: np.ndarray) -> None:
     if missing.size:
         raise ValueError(
             f"{owner}: index {missing[0]} is in no group, and `groups` reach to {len(labels) - 1}. Give "
-            "it a group of its own, with weight 0 if it is not to be penalised."
+            "it a group of its own, with weight 0 if it is not to be penalized."
         )
 
 

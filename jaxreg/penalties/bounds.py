@@ -78,6 +78,8 @@ class Box(Interval):
 class Nonneg(Interval):
     """The indicator of theta >= 0."""
 
+    one_sided = True
+
     def bounds(self) -> tuple[ArrayLike, ArrayLike]:
         return 0.0, jnp.inf
 

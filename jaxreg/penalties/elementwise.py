@@ -22,6 +22,7 @@ class L1(Elementwise):
     """lam * sum |theta|."""
 
     smooth, convex = False, True
+    even = True
 
     def kink(self) -> ArrayLike:
         return 1.0
@@ -40,6 +41,7 @@ class L2(Elementwise):
     """lam / 2 * sum theta^2."""
 
     smooth, convex = True, True
+    even = True
 
     def rho(self, x: Array) -> Array:
         return 0.5 * jnp.square(x)
@@ -71,6 +73,7 @@ class ElasticNet(Elementwise):
 
     l1_ratio: ArrayLike | PyTree = dataclasses.field(default=0.5)
     smooth, convex = False, True
+    even = True
 
     def rho(self, x: Array) -> Array:
         ratio = jnp.asarray(self.l1_ratio)
@@ -95,6 +98,7 @@ class Huber(Elementwise):
 
     delta: ArrayLike | PyTree = dataclasses.field(default=1.0)
     smooth, convex = True, True
+    even = True
 
     def rho(self, x: Array) -> Array:
         # Not by a clip: its derivative at |x| = delta would be halved.

@@ -32,6 +32,7 @@ class Folded(Elementwise):
 
     gamma: ArrayLike | PyTree = dataclasses.field(default=3.0)
     smooth, convex = False, False
+    even = True
 
     @abc.abstractmethod
     def bend(self) -> tuple[Array, str]:

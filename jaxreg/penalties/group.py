@@ -157,7 +157,7 @@ def group_lasso(
         Leaves: a selector or glob makes all leaves it matches one group, a list of them (or of lists
         of them) several groups. With (selector, axis) instead of a selector there is a group for each
         index along that axis, shared by the leaves: [[("a/kernel", -1), ("a/bias", 0)]] makes a
-        group of each unit's weights and bias. Leaves in no group are not penalised.
+        group of each unit's weights and bias. Leaves in no group are not penalized.
       weights: factors >= 0 on lam, one per group: in the shape that `axis` has in the leaf, or [G].
       sqrt_size: whether each group counts sqrt|g| times, so that large and small groups are alike.
 

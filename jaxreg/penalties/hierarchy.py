@@ -108,7 +108,7 @@ class Hierarchical(Penalty):
             if not _tree.is_floating(tree.values[i]):
                 raise TypeError(
                     f"hierarchical: the leaf {tree.paths[i]!r} is {kind(tree.values[i])}, and only "
-                    "real floating arrays can be penalised."
+                    "real floating arrays can be penalized."
                 )
         shapes = jnp.shape(skip), jnp.shape(layer)
         if len(shapes[0]) not in (1, 2) or len(shapes[1]) != 2 or shapes[0][0] != shapes[1][0]:

@@ -245,7 +245,7 @@ def _check_leaf(path: str, x: Any, axis: int | None) -> None:
     if not _tree.is_floating(x):
         raise TypeError(
             f"group_lasso: the leaf {path!r} is {kind(x)}, and only real floating arrays can be "
-            "penalised. Leave it out of `groups`."
+            "penalized. Leave it out of `groups`."
         )
     ndim = jnp.ndim(x)
     if axis is not None and not -ndim <= axis < ndim:

@@ -244,7 +244,7 @@ def spectral_norm(lam: ArrayLike | PyTree, *, rows: int = 1, columns: int = 1) -
     """lam * largest singular value: bounds how much a layer can amplify; zeroes nothing but all.
 
     Its gradient is that of the top singular pair, shared equally among exact ties, and 0 at 0. For a
-    bound in place of a price see `spectral_ball`. (The square of it, as some papers penalise, is
+    bound in place of a price see `spectral_ball`. (The square of it, as some papers penalize, is
     another penalty.)
 
     Args:

@@ -31,6 +31,7 @@ class LogSum(Elementwise):
 
     epsilon: ArrayLike | PyTree = dataclasses.field(default=0.1)
     smooth, convex = False, False
+    even = True
 
     def rho(self, x: Array) -> Array:
         return jnp.log1p(safe_abs(x) / self.epsilon)
@@ -46,6 +47,7 @@ class LHalf(Elementwise):
     """lam * sum |theta|^(1/2)."""
 
     smooth, convex = False, False
+    even = True
 
     def rho(self, x: Array) -> Array:
         # The input of the root is guarded: its slope at 0 is infinite, the subgradient there 0.
@@ -62,6 +64,7 @@ class LTwoThirds(Elementwise):
     """lam * sum |theta|^(2/3)."""
 
     smooth, convex = False, False
+    even = True
 
     def rho(self, x: Array) -> Array:
         return two_thirds_power(x)
@@ -77,6 +80,7 @@ class L0(Elementwise):
     """lam * number of nonzeros."""
 
     smooth, convex = False, False
+    even = True
 
     def rho(self, x: Array) -> Array:
         return (x != 0).astype(x.dtype)

@@ -37,7 +37,7 @@ class Anchored(LeafPenalty):
 
     @abc.abstractmethod
     def resolve(self, params: PyTree) -> Anchored:
-        """Itself with every field like `params`, so with mu = 0 where nothing is penalised."""
+        """Itself with every field like `params`, so with mu = 0 where nothing is penalized."""
 
     @abc.abstractmethod
     def mu(self) -> Array:

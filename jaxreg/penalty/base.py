@@ -74,6 +74,10 @@ class Penalty(abc.ABC):
 
     smooth: ClassVar[bool]
     convex: ClassVar[bool]
+    # Separable, even, and rising in |x|: a bound at 0 from below then only cuts its prox.
+    even: ClassVar[bool] = False
+    # The constraint params >= 0 and nothing else.
+    one_sided: ClassVar[bool] = False
     # numpy scalars must leave `factor * penalty` to us instead of making an object array.
     __array_ufunc__: ClassVar[None] = None
 
@@ -235,7 +239,7 @@ class Penalty(abc.ABC):
         return On(self, select.as_selector(where))
 
     def around(self, center: PyTree) -> Penalty:
-        """Penalise the distance to `center` (a prefix of the parameters): R(params - center).
+        """Penalize the distance to `center` (a prefix of the parameters): R(params - center).
 
         >>> import jaxreg as jr
         >>> jr.l2(2.0).around(1.0)({"w": jnp.array([3.0])}).item()

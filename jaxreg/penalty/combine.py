@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxreg._check import check_step, fitted, shown, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty.base import Penalty, Quadratic, static_field
 
-__all__ = ["Around", "On", "Scaled", "Sum", "Wrapper", "Zero", "add"]
+__all__ = ["Around", "On", "Scaled", "Sum", "Wrapper", "Zero", "add", "held_above_zero"]
 
 
 def add(left: Penalty, right: Penalty) -> Penalty:
@@ -89,6 +89,14 @@ class Wrapper(Penalty):
     @property
     def convex(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.inner.convex
+
+    @property
+    def even(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.even
+
+    @property
+    def one_sided(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.one_sided
 
     def support(self, params: PyTree) -> list[bool]:
         return self.inner.support(params)
@@ -209,6 +217,7 @@ class Around(Wrapper):
 
     penalty: Penalty
     center: PyTree
+    even, one_sided = False, False
 
     def __call__(self, params: PyTree) -> Array:
         return self.penalty(self._moved(params))
@@ -278,10 +287,11 @@ class Around(Wrapper):
 
 
 class Sum(Penalty):
-    """R_1 + R_2 + ...; its prox is exact in two cases and refused in the others.
+    """R_1 + R_2 + ...; its prox is exact in three cases and refused in the others.
 
-    Exact are terms on disjoint leaves, and any number of l2 terms beside one other, by
-    prox_{h + mu/2 |. - c|^2}(x, s) = prox_h((x + s mu c) / (1 + s mu), s / (1 + s mu)).
+    Exact are terms on disjoint leaves; any number of l2 terms beside one other, by
+    prox_{h + mu/2 |. - c|^2}(x, s) = prox_h((x + s mu c) / (1 + s mu), s / (1 + s mu)); and beside
+    them `nonneg()` where h is separable and even, since h + {x >= 0} has the prox prox_h(max(x, 0), s).
     """
 
     parts: tuple[Penalty, ...]
@@ -310,6 +320,8 @@ class Sum(Penalty):
                 grow = 1 + s * q.mu
                 values[i] = (upcast(values[i]) + s * q.mu * q.center) / grow
                 steps[i] = s / grow
+        for i, bounded in enumerate(self._bounded(params, others)):
+            values[i] = jnp.maximum(values[i], 0) if bounded else values[i]
         params_now = leaves.rebuild(values)
         for term in others:
             params_now = term.prox(params_now, leaves.rebuild(steps))
@@ -328,12 +340,24 @@ class Sum(Penalty):
         for term in self.terms():
             mine = term.quadratic(params)
             if mine is None:
-                others.append(term)
+                others += [] if term.one_sided else [term]
                 continue
             hit = [i for i, touched in enumerate(term.support(params)) if touched]
             for i, q in zip(hit, mine):
                 merged[i] = _add_quadratics(merged[i], q)
         return merged, others
+
+    def _bounded(self, params: PyTree, others: Sequence[Penalty]) -> list[bool]:
+        """Which leaves must be >= 0; refused where another term there is not separable and even."""
+        sided = [term for term in self.terms() if term.one_sided]
+        bounded = [any(hits) for hits in zip(*(t.support(params) for t in sided))]
+        bounded = bounded or [False] * len(jax.tree.leaves(params))
+        paths = _tree.flatten(params).paths
+        for term in (t for t in others if not t.even):
+            for path, hit, below in zip(paths, term.support(params), bounded):
+                if hit and below:
+                    self._refuse(sided[0], term, path, "prox")
+        return bounded
 
     def _refuse_overlap(
         self, params: PyTree, paths: Sequence[str], others: Sequence[Penalty], what: str = "prox"
@@ -342,30 +366,35 @@ class Sum(Penalty):
         for term in others:
             for i, touched in enumerate(term.support(params)):
                 if touched and i in owner:
-                    iterate = (
-                        ", or call jaxreg.solve(penalty, params, step, method='dykstra'), an "
-                        "iterative answer"
-                    )
-                    raise ValueError(
-                        f"{what} of a sum: {owner[i].label} and {term.label} both act on the leaf "
-                        f"{paths[i]!r}, and the {what} of such a sum has no closed form. Give them "
-                        "disjoint leaves with .on(...), use a penalty that has both built in (such "
-                        "as elastic_net), or couple one of them by add_penalty_gradient"
-                        f"{iterate if what == 'prox' else ''}."
-                    )
+                    self._refuse(owner[i], term, paths[i], what)
                 if touched:
                     owner[i] = term
 
+    def _refuse(self, one: Penalty, other: Penalty, path: str, what: str) -> NoReturn:
+        iterate = ", or call jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), an iterative answer"
+        raise ValueError(
+            f"{what} of a sum: {one.label} and {other.label} both act on the leaf {path!r}, and the "
+            f"{what} of such a sum has no closed form. Give them disjoint leaves with .on(...), use a "
+            "penalty that has both built in (such as elastic_net), or couple one of them by "
+            f"add_penalty_gradient{iterate if what == 'prox' else ''}."
+        )
+
     def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
         """Smooth terms add their gradient; kinks are exact on disjoint leaves, refused otherwise."""
-        kinks = [term for term in self.terms() if not term.smooth]
+        kinks = [term for term in self.terms() if not (term.smooth or term.one_sided)]
         self._refuse_overlap(params, _tree.flatten(params).paths, kinks, "subdifferential")
+        bounded = self._bounded(params, kinks)
         for term in self.terms():
             if term.smooth:
                 grad = term.min_norm_subgradient(params, grad)
         for term in kinks:
             grad = term.min_norm_subgradient(params, grad)
-        return grad
+        leaves = _tree.flatten(grad)
+        held = [
+            held_above_zero(r, x) if below else r
+            for r, x, below in zip(leaves.values, jax.tree.leaves(params), bounded)
+        ]
+        return leaves.rebuild(held)
 
     def terms(self) -> tuple[Penalty, ...]:
         return tuple(term for part in self.parts for term in part.terms())
@@ -388,6 +417,12 @@ def _add_quadratics(a: Quadratic | None, b: Quadratic) -> Quadratic:
     mu = a.mu + b.mu
     pull = a.mu * a.center + b.mu * b.center
     return Quadratic(mu, pull / jnp.where(mu > 0, mu, 1))
+
+
+def held_above_zero(rest: Array, x: Array) -> Array:
+    """`rest` beside the constraint x >= 0: at 0 it absorbs any upward push, below 0 it is infinite."""
+    held = jnp.where(x == 0, jnp.minimum(rest, 0), rest)
+    return jnp.where(x < 0, jnp.inf, held).astype(rest.dtype)
 
 
 def _off_support(leaves: Sequence[Array]) -> Array:

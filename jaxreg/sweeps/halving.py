@@ -1,7 +1,7 @@
 """Successive halving: the steps go where the validation loss says they may pay.
 
 At a few rungs on the way every point is judged by its validation loss, averaged over folds and
-seeds, and only the best share goes on. Always by the data's loss, never by the penalised one, which
+seeds, and only the best share goes on. Always by the data's loss, never by the penalized one, which
 would prefer small λ; and by whole points, so that those that are compared at the end have been
 trained alike. Source: Jamieson & Talwalkar, Non-stochastic best arm identification and hyperparameter
 optimization (AISTATS 2016), algorithm 1.

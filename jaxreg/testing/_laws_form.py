@@ -154,7 +154,7 @@ def _loose(case: Case) -> float:
 
 
 def stacked_layers(case: Case) -> None:
-    """Layers stacked for a scan are penalised as they are one by one."""
+    """Layers stacked for a scan are penalized as they are one by one."""
     points = case.generic
     loop = [_alone(case, case.penalty, x) for x in points]
     found = _compiled.scanned(case.layout, case.penalty, points, _step(case))

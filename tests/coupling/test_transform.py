@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import ElasticNet, Lasso
 
 import jaxreg as jr
+from jaxreg.objective import split
 
 RNG = np.random.default_rng(0)
 N, D = 60, 8
@@ -189,7 +190,7 @@ def test_proximal_elastic_net_ends_at_scikit_learn_s(name):
 
 
 def test_l2_in_the_chain_and_l1_in_the_prox_is_the_elastic_net():
-    smooth, rest = jr.split(jr.l1(0.28) + jr.l2(0.12))
+    smooth, rest = split(jr.l1(0.28) + jr.l2(0.12))
     chain = optax.chain(jr.add_penalty_gradient(smooth), optax.adam(0.01))
     w = run(jr.proximal(chain, rest, 0.01), jnp.zeros(D), 8000, linear_loss)
     net = ElasticNet(0.4, l1_ratio=0.7, fit_intercept=False, tol=1e-14, max_iter=100_000).fit(X, Y)

@@ -4,11 +4,15 @@ The laws are those of `jaxreg.testing.check_penalty`, which tests/test_testing.p
 penalty needs a line in CATALOGUE, and a test says so.
 """
 
+import copy
 import inspect
+import io
 import itertools
+import pickle
 
 import jax
 import jax.numpy as jnp
+import joblib
 import numpy as np
 import pytest
 from support.catalogue import ALL_BUT_BINDING, CATALOGUE, ITERATED, OPTIONS, VARIANTS
@@ -130,3 +134,15 @@ def test_jit_tells_classes_with_equal_fields_apart():
     pairs = [(jr.l1(0.5), 2.0), (jr.l2(0.5), 2.5), (jr.l0(0.5), 1.0), (jr.l_half(1.0), 3**0.5 + 1)]
     for penalty, expected in pairs * 3:
         assert value(penalty, x) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", [*CATALOGUE, *VARIANTS])
+def test_a_penalty_is_pickled_to_the_same_program(name):
+    penalty = ({**CATALOGUE, **VARIANTS})[name]().on(jr.kernels)
+    stream = io.BytesIO()
+    joblib.dump(penalty, stream)
+    stream.seek(0)
+    for again in (pickle.loads(pickle.dumps(penalty)), copy.deepcopy(penalty), joblib.load(stream)):
+        assert repr(again) == repr(penalty)
+        # By hash, since jit looks a program up by it.
+        assert len({jax.tree.structure(again), jax.tree.structure(penalty)}) == 1

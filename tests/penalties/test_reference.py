@@ -85,7 +85,7 @@ def test_conjugate_is_attained_at_the_gradient(name):
     assert float(reg(NEW) + reg.conjugate(dual)) == pytest.approx(inner, rel=1e-5)
 
 
-def test_conjugate_of_an_unpenalised_leaf_is_infinite():
+def test_conjugate_of_an_unpenalized_leaf_is_infinite():
     assert float(jr.l2_sp(0.3, OLD).conjugate(NEW)) == np.inf
 
 
@@ -197,7 +197,7 @@ class TestFisher:
     @pytest.mark.parametrize("batch_size", [1, 8, 37, 100])
     def test_logistic_regression(self, batch_size):
         data = (X, Y)
-        found = jr.fisher_diagonal(self.loss, W, data, batch_size=batch_size)
+        found = jr.penalties.fisher_diagonal(self.loss, W, data, batch_size=batch_size)
         by_w, by_b = self.expected()
         close(found["w"], by_w, rtol=1e-5)
         close(found["b"], by_b, rtol=1e-5)
@@ -205,14 +205,16 @@ class TestFisher:
     def test_labels_of_the_model_give_the_fisher_information(self):
         """In expectation over the model's labels it is p (1 - p) x^2, the loss's curvature."""
         x = X[:1]
-        by_label = [jr.fisher_diagonal(self.loss, W, (x, np.array([y])))["w"] for y in (0.0, 1.0)]
+        by_label = [
+            jr.penalties.fisher_diagonal(self.loss, W, (x, np.array([y])))["w"] for y in (0.0, 1.0)
+        ]
         p = 1 / (1 + np.exp(-(x @ np.asarray(W["w"]) + 0.2)[0]))
         hessian = jax.hessian(lambda w: self.loss({**W, "w": w}, x, 1.0))(W["w"])
         close((1 - p) * by_label[0] + p * by_label[1], jnp.diag(hessian), rtol=1e-5)
 
     def test_low_precision_is_accumulated_in_float32(self):
         half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), W)
-        found = jr.fisher_diagonal(self.loss, half, (X, Y))
+        found = jr.penalties.fisher_diagonal(self.loss, half, (X, Y))
         assert found["w"].dtype == jnp.float32
         close(found["w"], self.expected()[0], rtol=5e-2)
 
@@ -238,11 +240,11 @@ class TestFisher:
     )
     def test_refuses_data_without_a_common_length(self, data, text):
         with pytest.raises(ValueError, match=text):
-            jr.fisher_diagonal(self.loss, W, data)
+            jr.penalties.fisher_diagonal(self.loss, W, data)
 
     def test_refuses_a_batch_size_below_one(self):
         with pytest.raises(ValueError, match="`batch_size` must be an integer >= 1, got 0"):
-            jr.fisher_diagonal(self.loss, W, (X, Y), batch_size=0)
+            jr.penalties.fisher_diagonal(self.loss, W, (X, Y), batch_size=0)
 
 
 class TestAdaptiveWeights:
@@ -250,15 +252,15 @@ class TestAdaptiveWeights:
 
     def test_formula_and_structure(self):
         first = {"w": jnp.array([0.0, -2.0]), "n": jnp.array(3)}
-        found = jr.adaptive_weights(first, 2.0, epsilon=0.5)
+        found = jr.penalties.adaptive_weights(first, 2.0, epsilon=0.5)
         close(found["w"], [4.0, 0.16], rtol=1e-6)
         assert found["n"] == 1
-        close(jr.adaptive_weights(jnp.array([3.0, 0.0]), 0.0), 1.0)
-        assert jr.adaptive_weights(jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
+        close(jr.penalties.adaptive_weights(jnp.array([3.0, 0.0]), 0.0), 1.0)
+        assert jr.penalties.adaptive_weights(jnp.zeros(2, jnp.bfloat16)).dtype == jnp.float32
 
     def test_adaptive_lasso_spares_what_was_large(self):
         first = jnp.array([4.0, 0.1, -2.0])
-        weights = jr.adaptive_weights(first, epsilon=1e-6)
+        weights = jr.penalties.adaptive_weights(first, epsilon=1e-6)
         z = jr.l1(0.5, weights=weights).prox(first, 1.0)
         close(z, [4 - 0.125, 0.0, -2 + 0.25], rtol=1e-4)
 
@@ -272,7 +274,7 @@ class TestAdaptiveWeights:
 
         @jax.jit
         def move(w):
-            reg = jr.l1(0.3, weights=jr.adaptive_weights(w, epsilon=0.1))
+            reg = jr.l1(0.3, weights=jr.penalties.adaptive_weights(w, epsilon=0.1))
             return reg.prox(w - step * jax.grad(loss)(w), step)
 
         w, costs = jnp.ones(12), []
@@ -283,11 +285,11 @@ class TestAdaptiveWeights:
         assert costs[-1] < 0.2 * costs[0]
 
     def test_no_gradient_flows_back(self):
-        slope = jax.grad(lambda w: jnp.sum(jr.adaptive_weights(w)))(jnp.ones(3))
+        slope = jax.grad(lambda w: jnp.sum(jr.penalties.adaptive_weights(w)))(jnp.ones(3))
         assert slope.tolist() == [0, 0, 0]
 
     def test_refusals(self):
         with pytest.raises(ValueError, match="adaptive_weights: `epsilon` must be > 0, got 0"):
-            jr.adaptive_weights(jnp.ones(2), epsilon=0.0)
+            jr.penalties.adaptive_weights(jnp.ones(2), epsilon=0.0)
         with pytest.raises(ValueError, match="adaptive_weights: `power` must be >= 0"):
-            jr.adaptive_weights(jnp.ones(2), -1.0)
+            jr.penalties.adaptive_weights(jnp.ones(2), -1.0)

@@ -225,9 +225,9 @@ def test_a_sum_without_a_closed_form_names_both_terms_the_leaf_and_the_remedy():
     )
     with pytest.raises(ValueError, match=re.escape(expected)) as refused:
         reg.prox(PARAMS, 1.0)
-    remedy = "jaxreg.solve(penalty, params, step, method='dykstra'), an iterative answer."
+    remedy = "jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), an iterative answer."
     assert str(refused.value).endswith(remedy)
-    assert jr.solve(reg, PARAMS, 1.0, method="dykstra").converged
+    assert jr.prox_of_sum(reg, PARAMS, 1.0, method="dykstra").converged
     assert np.isfinite(reg(PARAMS))  # the value is fine
 
 
@@ -236,7 +236,57 @@ def test_the_prox_of_a_sum_sees_leaves_in_their_own_dtype():
         return leaf.dtype == jnp.bfloat16
 
     params = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2)}
-    reg = jr.l1(0.5).on(jr.where(low)) + jr.l2(1.0).on("b")
+    reg = jr.l1(0.5).on(jr.select.where(low)) + jr.l2(1.0).on("b")
     moved = reg.prox(params, 1.0)
     assert (moved["a"].tolist(), moved["b"].tolist()) == ([0.5, 0.5], [0.5, 0.5])
     assert (moved["a"].dtype, moved["b"].dtype) == (jnp.bfloat16, jnp.float32)
+
+
+# --- beside the constraint params >= 0 --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda nonneg: jr.l1(0.3, **nonneg),
+        lambda nonneg: jr.elastic_net(0.3, 0.5, **nonneg),
+        lambda nonneg: jr.mcp(0.3, **nonneg),
+        lambda nonneg: jr.l0(0.3, **nonneg),
+        lambda nonneg: 0.5 * jr.huber(0.3, 0.2, **nonneg),
+    ],
+    ids=["l1", "elastic_net", "mcp", "l0", "scaled huber"],
+)
+def test_a_sum_with_nonneg_is_the_one_sided_penalty(make):
+    both, alone = make({}) + jr.nonneg(), make({"nonneg": True})
+    x = jnp.linspace(-2, 2, 33)
+    metric = jnp.linspace(0.1, 2.5, 33)
+    for step in (0.7, metric):
+        close(both.prox(x, step), alone.prox(x, step), rtol=1e-6)
+    at, grad = jnp.maximum(x, 0), jnp.roll(x, 7)
+    close(both.min_norm_subgradient(at, grad), alone.min_norm_subgradient(at, grad), rtol=1e-6)
+    assert both(x) == np.inf
+    close(both(at), alone(at), rtol=1e-6)
+
+
+def test_quadratics_and_nonneg_and_a_kink_have_one_prox():
+    """By brute force: each coordinate's objective on a fine grid."""
+    reg = jr.l2(0.8, center=-0.5) + jr.l1(0.2) + jr.nonneg() + jr.l2(0.3, center=2.0)
+    z = np.linspace(0, 4, 400_001)
+    for x in (-3.0, -0.1, 0.4, 2.5):
+        goal = 0.4 * (z + 0.5) ** 2 + 0.2 * z + 0.15 * (z - 2) ** 2 + (z - x) ** 2 / (2 * 0.7)
+        close(reg.prox(jnp.array([x]), 0.7), z[np.argmin(goal)], atol=2e-5)
+    only = jr.l2(0.8, center=-0.5) + jr.nonneg()
+    close(only.prox(jnp.array([-3.0, 2.0]), 1.0), [0.0, (2 - 0.4) / 1.8], rtol=1e-6)
+
+
+def test_nonneg_beside_what_is_not_even_is_refused():
+    match = "nonneg and group_lasso both act on the leaf"
+    for reg in (jr.group_lasso(0.1) + jr.nonneg(), jr.nonneg() + jr.group_lasso(0.1)):
+        with pytest.raises(ValueError, match=match):
+            reg.prox(jnp.ones(3), 1.0)
+    with pytest.raises(ValueError, match="nonneg and l1.around"):
+        (jr.l1(0.1, center=1.0) + jr.nonneg()).prox(jnp.ones(3), 1.0)
+    apart = jr.group_lasso(0.1).on("a") + jr.nonneg().on("b")
+    moved = apart.prox({"a": -jnp.ones(3), "b": -jnp.ones(2)}, 1.0)
+    assert (moved["a"] < 0).all()
+    assert (moved["b"] == 0).all()

@@ -148,7 +148,7 @@ def test_biases_and_norms_hit_by_a_term_without_selector_are_named_with_the_reme
         "l2.around(...) also acts on 'dense/bias', 'norm/scale' (biases and norms). To leave them out, "
         "restrict it with .on(jaxreg.kernels)." in text
     )
-    assert "also acts" not in warned(2 * jr.l2(0.1).on(jr.everything)), "the user said so"
+    assert "also acts" not in warned(2 * jr.l2(0.1).on(jr.select.everything)), "the user said so"
 
 
 def test_a_clean_penalty_has_no_warning():
@@ -173,7 +173,7 @@ def test_integer_leaves_and_other_dtypes():
     # 300**2 is beyond float16 and rounded in bfloat16: sums are taken in float32.
     assert by_leaf["half"]["value"] == pytest.approx(4 * 300.0**2, rel=1e-2)
     assert by_leaf["count"]["term"] is None
-    assert table.warnings == (), "an integer leaf cannot be penalised, so it is not missed"
+    assert table.warnings == (), "an integer leaf cannot be penalized, so it is not missed"
     assert "dtype" in str(table)
     assert "dtype" not in str(jr.tabulate(jr.l2(2.0), jnp.ones(2, jnp.float32)))
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxreg as jr
+from jaxreg.penalty import static_field
 
 
 def wide(x):
@@ -245,7 +246,7 @@ class NarrowSum(jr.LeafPenalty):
 
 
 class StaticLam(jr.LeafPenalty):
-    lam: float = jr.static_field()
+    lam: float = static_field()
     smooth, convex = True, True
 
     def leaf_value(self, x):

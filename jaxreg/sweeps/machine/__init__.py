@@ -1,1 +1,5 @@
 """Where the lanes of a sweep run: layouts, widths, devices and hosts."""
+
+from jaxreg.sweeps.machine.layout import Layout
+
+__all__ = ["Layout"]
