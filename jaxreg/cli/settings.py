@@ -151,7 +151,7 @@ def parse_penalty(text: str) -> Callable[[float], jr.Penalty]:
       ValueError: the penalty or one of its arguments is unknown, or a value cannot be read.
 
     >>> parse_penalty("group_lasso:axis=0")(0.5)
-    group_lasso(0.5, axis=0, sqrt_size=True)
+    group_lasso(0.5, axis=0)
     """
     name, _, rest = text.partition(":")
     known = penalty_signatures()

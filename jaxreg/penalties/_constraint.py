@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,10 @@ from jax.typing import ArrayLike
 from jaxreg._check import shown, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.leaf import LeafPenalty
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalties._axes import Axis, check_across, inside
+from jaxreg.penalty import static_field
 
-__all__ = ["Axis", "Constraint", "Grouped", "values_first", "whole"]
-
-Axis: TypeAlias = int | tuple[int, ...] | None
+__all__ = ["Constraint", "GroupSet", "whole"]
 
 
 class Constraint(LeafPenalty):
@@ -59,24 +58,8 @@ class Constraint(LeafPenalty):
             sums = 512 * float(jnp.finfo(jnp.promote_types(own, jnp.float32)).eps)
             yield path, x, dataclasses.replace(leaf, slack=max(sums, 2 * float(jnp.finfo(own).eps)))
 
-    def __repr__(self) -> str:
-        return values_first(self)
 
-
-def values_first(penalty: Penalty) -> str:
-    """The repr with strengths before structure, and without what only serves inside."""
-    fields = [f for f in dataclasses.fields(penalty) if f.name != "slack"]  # pyright: ignore
-    fields.sort(key=lambda f: bool(f.metadata.get("static")))
-    given = []
-    for i, f in enumerate(fields):
-        value = getattr(penalty, f.name)
-        alone = i == 0 and not f.metadata.get("static")
-        if value is not None:
-            given.append(shown(value) if alone else f"{f.name}={shown(value)}")
-    return f"{penalty.label}({', '.join(given)})"
-
-
-class Grouped(Constraint):
+class GroupSet(Constraint):
     """A set for every group of entries; `axis` numbers the groups, None makes the leaf one group."""
 
     axis: Axis = static_field(default=None, kw_only=True)
@@ -92,19 +75,10 @@ class Grouped(Constraint):
         return self.project(x, inside, None if uniform else step)
 
     def check_leaf(self, path: str, x: Any) -> None:
-        ndim = jnp.ndim(x)
-        bad = [a for a in _axes(self.axis) if not -ndim <= a < ndim]
-        if bad:
-            raise ValueError(
-                f"{self.label}: `axis` {bad[0]} is out of range for the leaf {path!r} of shape "
-                f"{jnp.shape(x)}. Take an axis from {-ndim} to {ndim - 1}, None for the whole leaf as "
-                "one group, or select other leaves with .on(...)."
-            )
+        check_across(self.label, self.axis, path, x)
 
     def _inside(self, x: Array) -> tuple[int, ...]:
-        """The axes that a group extends over: all but those that number the groups."""
-        across = {a % x.ndim for a in _axes(self.axis)}
-        return tuple(a for a in range(x.ndim) if a not in across)
+        return inside(self.axis, x.ndim)
 
     def _per_group(self, name: str, x: Array) -> Array:
         """The field `name`: a scalar, or one number per group."""
@@ -115,10 +89,6 @@ class Grouped(Constraint):
                 f"scalar, or one per group: an array with size 1 on the axes {self._inside(x)}."
             )
         return value
-
-
-def _axes(axis: Axis) -> tuple[int, ...]:
-    return () if axis is None else (axis,) if isinstance(axis, int) else axis
 
 
 def whole(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:

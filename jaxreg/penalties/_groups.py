@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg.penalties._axes import Axis, across, check_across, inside
 from jaxreg.penalties._weighted import Weighted
 from jaxreg.penalty import snake_name, static_field
 from jaxreg.prox._groups import Axes, Labels, total
@@ -114,19 +115,12 @@ def refuse_missing(owner: str, labels: np.ndarray) -> None:
 class Grouped(Weighted):
     """lam * sum_g weights_g * r(theta_g): a sum over the groups of each leaf."""
 
-    axis: int | tuple[int, ...] | None = static_field(default=None)
+    axis: Axis = static_field(default=None)
     groups: Labels | None = static_field(default=None)
 
     def check_leaf(self, path: str, x: Any) -> None:
-        owner, ndim, shape = snake_name(type(self)), jnp.ndim(x), jnp.shape(x)
-        bad = [a for a in self._across if not -ndim <= a < ndim]
-        if bad:
-            between = f"Take an axis from {-ndim} to {ndim - 1}, " if ndim else "Take "
-            raise ValueError(
-                f"{owner}: `axis` {bad[0]} is out of range for the leaf {path!r} of shape "
-                f"{shape}. {between}None for the whole leaf as one group, or select other leaves "
-                "with .on(...)."
-            )
+        owner, shape = snake_name(type(self)), jnp.shape(x)
+        check_across(owner, self._axis, path, x)
         if self.groups is None:
             return
         n = jnp.size(x) if self.groups.axis is None else shape[self.groups.axis]
@@ -140,22 +134,20 @@ class Grouped(Weighted):
             )
 
     @property
-    def _across(self) -> tuple[int, ...]:
+    def _axis(self) -> Axis:
         """The axes that number the groups, or that labels run along."""
-        axis = self.axis if self.groups is None else self.groups.axis
-        return () if axis is None else (axis,) if isinstance(axis, int) else axis
+        return self.axis if self.groups is None else self.groups.axis
 
     def members(self, x: Array) -> tuple[int, ...] | Labels:
         """The axes a group extends over, all but those that number the groups; or the labels."""
         if self.groups is not None:
             return self.groups
-        across = {a % x.ndim for a in self._across}
-        return tuple(a for a in range(x.ndim) if a not in across)
+        return inside(self._axis, x.ndim)
 
     def group_lam(self, x: Array) -> Array:
         """lam times weights per group, in the shape of a group's total, or a scalar for all."""
-        lam, inside = jnp.asarray(self.lam), self.members(x)
-        if lam.ndim and (isinstance(inside, Labels) or any(lam.shape[a] != 1 for a in inside)):
+        lam, members = jnp.asarray(self.lam), self.members(x)
+        if lam.ndim and (isinstance(members, Labels) or any(lam.shape[a] != 1 for a in members)):
             owner = snake_name(type(self))
             raise ValueError(
                 f"{owner}: `lam` has shape {lam.shape} and differs inside a group; give a scalar, and "
@@ -179,9 +171,9 @@ class Grouped(Weighted):
     def fit_weights(self, weights: Any, x: Any, path: str) -> Array:
         """One factor per group, in the shape of a group's total."""
         weights, shape = jnp.asarray(weights, _tree.accumulator(x)), jnp.shape(x)
-        across = [a % len(shape) for a in self._across]
-        kept = tuple(n if a in across else 1 for a, n in enumerate(shape))
-        wanted = tuple(shape[a] for a in across)
+        numbering = [a % len(shape) for a in across(self._axis)]
+        kept = tuple(n if a in numbering else 1 for a, n in enumerate(shape))
+        wanted = tuple(shape[a] for a in numbering)
         if self.groups is not None:
             wanted = kept = (self.groups.count,)
         if weights.shape == kept or weights.ndim == 0:
@@ -192,7 +184,7 @@ class Grouped(Weighted):
                 f"of shape {shape}; give a scalar or one per group, shape {wanted}."
             )
         # A tuple of axes may name them in any order.
-        return jnp.transpose(weights, [int(i) for i in np.argsort(across)]).reshape(kept)
+        return jnp.transpose(weights, [int(i) for i in np.argsort(numbering)]).reshape(kept)
 
 
 def group_norm(x: Array, groups: Axes) -> Array:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxreg.leaf import LeafPenalty
-from jaxreg.penalties._constraint import values_first
 from jaxreg.penalty import static_field
 from jaxreg.prox._spectral import singular_values, times
 
@@ -70,9 +69,6 @@ class OfMatrices(LeafPenalty):
         lead = len(shape) - self.rows - self.columns
         m, n = math.prod(shape[lead : lead + self.rows]), math.prod(shape[lead + self.rows :])
         return x.reshape(*shape[:lead], m, n)
-
-    def __repr__(self) -> str:
-        return values_first(self)
 
 
 def largest(w: Array) -> Array:

@@ -26,7 +26,8 @@ from jax.typing import ArrayLike
 from jaxreg import prox
 from jaxreg._check import strength
 from jaxreg._tree import PyTree
-from jaxreg.penalties._constraint import Axis, Grouped, whole
+from jaxreg.penalties._axes import Axis
+from jaxreg.penalties._constraint import GroupSet, whole
 from jaxreg.penalties._groups import checked_axis
 from jaxreg.penalties.bounds import Interval
 from jaxreg.penalty import Penalty
@@ -36,7 +37,7 @@ from jaxreg.prox._waterline import waterline
 __all__ = ["cardinality", "l1_ball", "l2_ball", "linf_ball", "max_norm", "simplex", "unit_norm"]
 
 
-class L2Ball(Grouped):
+class L2Ball(GroupSet):
     """|theta_g|_2 <= radius."""
 
     radius: ArrayLike | PyTree
@@ -61,11 +62,7 @@ class L2Ball(Grouped):
         return jnp.sum(_product(self._per_group("radius", dual), norm))
 
 
-class MaxNorm(L2Ball):
-    """|theta_g|_2 <= radius, a group being a unit."""
-
-
-class L1Ball(Grouped):
+class L1Ball(GroupSet):
     """|theta_g|_1 <= radius."""
 
     radius: ArrayLike | PyTree
@@ -113,7 +110,7 @@ class LinfBall(Interval):
             yield path, x, dataclasses.replace(leaf, radius=radius)
 
 
-class Simplex(Grouped):
+class Simplex(GroupSet):
     """theta_g >= 0 with sum `scale`."""
 
     scale: ArrayLike | PyTree
@@ -145,7 +142,7 @@ class Simplex(Grouped):
         return jnp.sum(_product(self._per_group("scale", dual), top))
 
 
-class UnitNorm(Grouped):
+class UnitNorm(GroupSet):
     """|theta_g|_2 = 1."""
 
     smooth, convex = False, False
@@ -165,7 +162,7 @@ class UnitNorm(Grouped):
         return jnp.sum(scaled_norm(dual, self._inside(dual)))
 
 
-class Cardinality(Grouped):
+class Cardinality(GroupSet):
     """At most k entries of theta_g are not 0."""
 
     k: ArrayLike | PyTree
@@ -262,7 +259,7 @@ def max_norm(radius: ArrayLike | PyTree, *, axis: Axis = -1) -> Penalty:
     >>> jr.max_norm(2.5).prox(jnp.array([[3.0, 0.3], [4.0, 0.4]]), 0.1).tolist()
     [[1.5..., 0.3...], [2.0, 0.4...]]
     """
-    return MaxNorm(strength("max_norm", "radius", radius), axis=checked_axis("max_norm", axis))
+    return L2Ball(strength("max_norm", "radius", radius), axis=checked_axis("max_norm", axis))
 
 
 def linf_ball(radius: ArrayLike | PyTree) -> Penalty:

@@ -61,10 +61,6 @@ class L1Linf(Grouped):
         return jnp.where(jnp.all(inside), 0.0, jnp.inf)
 
 
-class Linf(L1Linf):
-    """lam * max |theta|, leaf by leaf."""
-
-
 class ExclusiveLasso(Grouped):
     """lam / 2 * sum_g weights_g * (sum |theta_g|)^2."""
 
@@ -147,7 +143,7 @@ def linf(lam: ArrayLike | PyTree) -> Penalty:
     >>> jr.linf(2.0).prox(jnp.array([3.0, -2.0, 0.5]), 1.0).tolist()
     [1.5, -1.5, 0.5]
     """
-    return Linf(strength("linf", "lam", lam))
+    return L1Linf(strength("linf", "lam", lam))
 
 
 def exclusive_lasso(

@@ -23,6 +23,7 @@ from jaxreg import _tree, prox
 from jaxreg._check import strength, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalties._common import optional
+from jaxreg.penalties._axes import across
 from jaxreg.penalties._groups import group_norm, index_lists, refuse_missing
 from jaxreg.penalties.group import GroupLasso
 from jaxreg.penalty import static_field
@@ -47,7 +48,7 @@ class OverlappingGroupLasso(GroupLasso):
         """The parameters that the copies stand for: each feature is the sum of its copies."""
         for path, v in zip(_tree.flatten(copies).paths, jax.tree.leaves(copies)):
             self.check_leaf(path, v)
-        axis = self._across[0]
+        axis = across(self._axis)[0]
 
         def one(v: Array) -> Array:
             first = _sum(jnp.moveaxis(upcast(v), axis, 0), self.features)
@@ -59,7 +60,7 @@ class OverlappingGroupLasso(GroupLasso):
         """Copies of `params` that contract to them: each feature is shared out evenly."""
         for path, x in zip(_tree.flatten(params).paths, jax.tree.leaves(params)):
             self._check_features(path, jnp.shape(x))
-        axis = self._across[0]
+        axis = across(self._axis)[0]
 
         def one(x: Array) -> Array:
             first = _share(jnp.moveaxis(upcast(x), axis, 0), self.features)
@@ -79,7 +80,7 @@ class OverlappingGroupLasso(GroupLasso):
           `LatentNorm`: value, an upper bound, and residual, the gap: the norm, with lam counted in,
           lies between value - residual and value.
         """
-        axis, value, gap = self._across[0], jnp.zeros(()), jnp.zeros(())
+        axis, value, gap = across(self._axis)[0], jnp.zeros(()), jnp.zeros(())
         for (_, v, leaf), x in zip(self.on_leaves(self.expand(params)), jax.tree.leaves(params)):
             reach = jnp.broadcast_to(leaf.reach(upcast(v)), (leaf.groups.count,))
             copies = Labels(leaf.groups.values, 0)
@@ -90,7 +91,7 @@ class OverlappingGroupLasso(GroupLasso):
         return LatentNorm(value, gap)
 
     def check_leaf(self, path: str, x: Any) -> None:
-        shape, axis, count = jnp.shape(x), self._across[0], len(self.features.values)
+        shape, axis, count = jnp.shape(x), across(self._axis)[0], len(self.features.values)
         if -len(shape) <= axis < len(shape) and shape[axis] == count:
             return
         raise ValueError(
@@ -100,7 +101,7 @@ class OverlappingGroupLasso(GroupLasso):
         )
 
     def _check_features(self, path: str, shape: tuple[int, ...]) -> None:
-        axis, count = self._across[0], self.features.count
+        axis, count = across(self._axis)[0], self.features.count
         if not -len(shape) <= axis < len(shape) or shape[axis] != count:
             raise ValueError(
                 f"overlapping_group_lasso: `groups` name {count} features, and the leaf {path!r} of "

@@ -274,12 +274,21 @@ class Penalty(abc.ABC):
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        given = [
-            shown(getattr(self, f.name)) if i == 0 else f"{f.name}={shown(getattr(self, f.name))}"
-            for i, f in enumerate(dataclasses.fields(self))  # pyright: ignore[reportArgumentType]
-            if getattr(self, f.name) is not None
-        ]
+        # Strengths first; structure only where it is not the default.
+        fields = sorted(
+            dataclasses.fields(self),  # pyright: ignore[reportArgumentType]
+            key=lambda f: bool(f.metadata.get("static")),
+        )
+        given = []
+        for i, f in enumerate(fields):
+            value, static = getattr(self, f.name), f.metadata.get("static")
+            if value is not None and not (static and _is_default(value, f.default)):
+                given.append(shown(value) if i == 0 and not static else f"{f.name}={shown(value)}")
         return f"{snake_name(type(self))}({', '.join(given)})"
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
 
 
 def _register(cls: type) -> None:

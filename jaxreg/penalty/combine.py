@@ -371,7 +371,9 @@ class Sum(Penalty):
                     owner[i] = term
 
     def _refuse(self, one: Penalty, other: Penalty, path: str, what: str) -> NoReturn:
-        iterate = ", or call jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), an iterative answer"
+        iterate = (
+            ", or call jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), which iterates"
+        )
         raise ValueError(
             f"{what} of a sum: {one.label} and {other.label} both act on the leaf {path!r}, and the "
             f"{what} of such a sum has no closed form. Give them disjoint leaves with .on(...), use a "

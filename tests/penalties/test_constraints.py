@@ -377,7 +377,7 @@ def test_empty_leaves_are_inside():
 def test_refusals_say_what_to_do():
     x = {"kernel": jnp.ones((3, 2))}
     with pytest.raises(
-        ValueError, match=r"max_norm: `axis` 2 is out of range .*'kernel'.* -2 to 1"
+        ValueError, match=r"l2_ball: `axis` 2 is out of range .*'kernel'.* -2 to 1"
     ):
         jr.max_norm(1.0, axis=2)(x)
     with pytest.raises(
@@ -405,11 +405,11 @@ def test_refusals_say_what_to_do():
 def test_reprs_put_the_radius_first():
     shown = {
         "l2_ball(0.5)": jr.l2_ball(0.5),
-        "max_norm(2, axis=-1)": jr.max_norm(2),
+        "l2_ball(2, axis=-1)": jr.max_norm(2),
         "unit_norm(axis=-1)": jr.unit_norm(),
         "simplex(1, axis=0)": jr.simplex(axis=0),
         "cardinality(3)": jr.cardinality(3),
         "linf_ball(0.5)": jr.linf_ball(0.5),
     }
     assert [repr(p) for p in shown.values()] == list(shown)
-    assert jr.max_norm(2).label == "max_norm"
+    assert jr.max_norm(2).label == "l2_ball"

@@ -303,7 +303,7 @@ REFUSALS = {
     "a rate of zero": (lambda: jr.slope(1.0, q=0.0), ValueError, "slope: `q` must be > 0, got 0"),
     "a rate above one": (lambda: jr.slope(1.0, q=1.5), ValueError, r"slope: `q` is a share between 0 and 1, got 1\.5"),
     "a rate per row": (lambda: jr.slope(1.0, q=jnp.full((3, 1), 0.1))(W), ValueError, r"slope: `q` has shape \(3, 1\); give one number per leaf"),
-    "weights as a list": (lambda: jr.slope(1.0, weights=[2.0, 1.0])({"w": W}), ValueError, "slope: `weights` is a pytree that does not match the parameters"),
+    "weights as a list": (lambda: jr.slope(1.0, weights=[2.0, 1.0])({"w": W}), ValueError, "slope: `weights` has the leaf '0', which the parameters lack"),
     "weights of another size": (lambda: jr.slope(1.0, weights=jnp.ones(4))({"w": W}), ValueError, r"slope: `weights` has shape \(4,\) on the leaf 'w' with 12 entries; give one weight per rank"),
     "weights of the leaf's shape": (lambda: jr.slope(1.0, weights=jnp.ones((3, 4))).prox(W, 1.0), ValueError, r"slope: `weights` has shape \(3, 4\)"),
     "a strength per row": (lambda: jr.slope(jnp.ones((3, 1)))(W), ValueError, r"slope: `lam` has shape \(3, 1\) and differs along axis 0; give one strength per leaf"),

@@ -162,7 +162,7 @@ def test_reprs_read_like_the_code_that_made_them():
     assert repr((jr.l1(1) + jr.l2(2)).around(0.5)) == "(l1(1) + l2(2)).around(0.5)"
     assert repr(2 * (jr.l1(1) + jr.l2(2))) == "2 * (l1(1) + l2(2))"
     assert repr(jr.elastic_net(1, 0.25)) == "elastic_net(1, l1_ratio=0.25)"
-    assert repr(jr.group_lasso(1, axis=0)) == "group_lasso(1, axis=0, sqrt_size=True)"
+    assert repr(jr.group_lasso(1, axis=0)) == "group_lasso(1, axis=0)"
     assert repr(jr.l2(np.ones(3), weights=2.0)) == "l2(float32[3], weights=2)"
     assert repr(jr.l1({"a": 0.5, "b": np.ones(3)})) == "l1({'a': 0.5, 'b': float32[3]})"
     assert repr(jr.Zero()) == "Zero()"
@@ -225,7 +225,7 @@ def test_a_sum_without_a_closed_form_names_both_terms_the_leaf_and_the_remedy():
     )
     with pytest.raises(ValueError, match=re.escape(expected)) as refused:
         reg.prox(PARAMS, 1.0)
-    remedy = "jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), an iterative answer."
+    remedy = "jaxreg.prox_of_sum(penalty, params, step, method='dykstra'), which iterates."
     assert str(refused.value).endswith(remedy)
     assert jr.prox_of_sum(reg, PARAMS, 1.0, method="dykstra").converged
     assert np.isfinite(reg(PARAMS))  # the value is fine
