@@ -419,4 +419,4 @@ def test_constructors_check_concrete_values_only():
     # Traced strengths of any sign pass: a gradient is a penalty too.
     jax.jit(lambda lam: jr.nuclear(lam)(jnp.eye(2)))(-1.0)
     assert repr(jr.log_det(0.5, 2.0)) == "log_det(0.5, epsilon=2)"
-    assert repr(jr.low_rank(2, rows=3)) == "low_rank(2, rows=3, columns=1)"
+    assert repr(jr.low_rank(2, rows=3)) == "low_rank(2, rows=3)"

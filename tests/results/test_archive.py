@@ -32,7 +32,7 @@ def odd_result():
     status = np.zeros((K, F, S), int)
     status[:2] = 1
     penalties = jax.vmap(lambda lam: jr.l2(lam).on(jr.kernels) + 2 * jr.l1(lam))(LAMS)
-    return make(odd, status=status, params=params, penalties=penalties, accuracy=odd)
+    return make(odd, status=status, params=params, points=penalties, accuracy=odd)
 
 
 def same_bits(a, b):
@@ -45,7 +45,7 @@ def test_round_trip_is_bitwise(tmp_path):
     path = result.save(tmp_path / "deep" / "er" / "run")
     assert path == tmp_path / "deep" / "er" / "run.npz"
     back = jr.SweepResult.load(
-        tmp_path / "deep" / "er" / "run", like=(result.penalties, result.params)
+        tmp_path / "deep" / "er" / "run", like=(result.points, result.params)
     )
     assert jax.tree.structure(back) == jax.tree.structure(result)
     for (where, a), b in zip(
@@ -54,7 +54,7 @@ def test_round_trip_is_bitwise(tmp_path):
         assert same_bits(a, b), jax.tree_util.keystr(where)
     assert repr(back) == repr(result)
     assert str(back.table()) == str(result.table())
-    assert repr(back.best().penalty) == repr(result.best().penalty)
+    assert repr(back.best().point) == repr(result.best().point)
 
 
 def test_without_templates_trees_are_nested_dicts(tmp_path):
@@ -64,17 +64,17 @@ def test_without_templates_trees_are_nested_dicts(tmp_path):
     assert same_bits(back.params["list"][1], result.params["list"][1])
     lane, whole = back.lane(2, 1)["dense/odd name"], result.params["dense/odd name"]
     assert same_bits(lane["f16"], whole["f16"][2, 1, 0])
-    strengths = jax.tree.leaves(back.penalties)
-    assert all(same_bits(a, b) for a, b in zip(strengths, jax.tree.leaves(result.penalties)))
+    strengths = jax.tree.leaves(back.points)
+    assert all(same_bits(a, b) for a, b in zip(strengths, jax.tree.leaves(result.points)))
     assert back.best().index == result.best().index
     assert list(back.coords) == ["lam"]
-    assert "4 penalties" in repr(back)
+    assert "4 points" in repr(back)
 
 
-def test_penalties_without_leaves_and_params_that_were_not_kept(tmp_path):
-    result = make(VALUES, penalties=jr.Zero())
+def test_points_without_leaves_and_params_that_were_not_kept(tmp_path):
+    result = make(VALUES, points=jr.Zero())
     back = jr.SweepResult.load(result.save(tmp_path / "run"), like=(jr.Zero(), None))
-    assert repr(back.best().penalty) == "Zero()"
+    assert repr(back.best().point) == "Zero()"
     assert back.params is None
 
 
@@ -91,8 +91,8 @@ def test_the_file_opens_with_numpy_and_needs_no_pickle(tmp_path, monkeypatch):
     with np.load(path, allow_pickle=False) as file:
         np.testing.assert_array_equal(file["coords/0/lam"], LAMS)
     header = json.loads(zipfile.ZipFile(path).read("header.json"))
-    assert header["settings"] == '{"steps": 40}'
-    assert header["penalty"] == "l2.on(kernels) + l1"
+    assert header["made_by"] == '{"steps": 40}'
+    assert header["point"] == "l2.on(kernels) + l1"
 
 
 def test_equal_results_make_equal_files(tmp_path):
@@ -165,7 +165,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("like", "match"),
     [
-        ((jr.l1(1.0), None), "the file holds 'l2', but the penalty of `like` is 'l1'"),
+        ((jr.l1(1.0), None), "the file holds 'l2', but the point of `like` is 'l1'"),
         ((jr.l2(1.0, weights=1.0), None), "only in `like`: 'weights'"),
         ((None, {"dense": {"kernal": 0}, "list": [0, 0]}), "only in `like`: 'dense/kernal'"),
         ((None, {"dense": {"kernal": 0}}), "in the file: 'dense/kernel', 'list/0', 'list/1'; only"),

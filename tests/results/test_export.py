@@ -42,14 +42,14 @@ def odd_curve(dtype=np.float32):
 def make(dtype=np.float32, params=None, **coords):
     return jr.SweepResult(
         coords={"lam": LAMS, **coords},
-        penalties=jax.vmap(lambda lam: jr.l2(lam).on(jr.kernels))(LAMS),
+        points=jax.vmap(lambda lam: jr.l2(lam).on(jr.kernels))(LAMS),
         time=np.arange(T) * 10,
         train={"loss": odd_curve(dtype), "acc": RNG.normal(size=(K, F, S, T)).astype(dtype)},
         valid={"loss": odd_curve(dtype), "acc": odd_curve(dtype)},
-        penalty_value=odd_curve(dtype),
+        terms={"l2": odd_curve(dtype)},
         params=params,
         status=RNG.integers(0, 2, (K, F, S)),
-        settings=SETTINGS,
+        made_by=SETTINGS,
         stop=RNG.integers(0, T, (K, F, S)),
     )
 
@@ -130,8 +130,8 @@ def test_json_gives_every_array_back(tmp_path, dtype):
         assert list(document[split]) == ["loss", "acc"]
         for metric, values in getattr(result, split).items():
             same_numbers(array(document[split][metric]), values)
-            assert document[split][metric]["axes"] == ["lam", "fold", "seed", "time"]
-    same_numbers(array(document["penalty_value"]), result.penalty_value)
+            assert document[split][metric]["axes"] == ["point", "fold", "seed", "time"]
+    same_numbers(array(document["terms"]["l2"]), result.terms["l2"])
     assert same_bits(array(document["status"]), result.status)
     assert same_bits(array(document["time"]), result.time)
     assert same_bits(array(document["stop"]), result.stop)
@@ -147,8 +147,8 @@ def test_json_explains_itself_in_strict_json(tmp_path):
     document = strict(text)
     assert document["format"] == "jaxreg.SweepResult"
     assert document["version"] == 1
-    assert document["penalty"] == "l2.on(kernels)"
-    assert document["settings"] == {
+    assert document["point"] == "l2.on(kernels)"
+    assert document["made_by"] == {
         "steps": 30, "batch_size": None, "tol": "Infinity", "mesh": {"lam": [8, "NaN"]},
     }  # fmt: skip
     assert document["statuses"]["1"] == jr.Status.DIVERGED.message
@@ -253,7 +253,7 @@ def test_orbax_itself_reads_them(saved):
 
 def test_the_manifest_is_strict_json_with_coordinates(saved):
     manifest = strict((saved[1] / "jaxreg.json").read_text())
-    assert manifest["axes"] == ["lam", "fold", "seed"]
+    assert manifest["axes"] == ["point", "fold", "seed"]
     assert same_bits(array(manifest["coords"]["lam"]), LAMS)
     assert sorted(os.listdir(saved[1])) == ["jaxreg.json", "tree"]
     assert os.listdir(saved[1].parent) == ["params"]

@@ -39,11 +39,11 @@ def make(coords=None, valid=CURVES, status=None, **extra):
     coords = {"lam": LAMS} if coords is None else coords
     return jr.SweepResult(
         coords=coords,
-        penalties=jax.vmap(jr.l2)(next(iter(coords.values()))),
+        points=jax.vmap(jr.l2)(next(iter(coords.values()))),
         time=np.array([0, 10, 20, 30]),
         train={"loss": valid / 2} | {n: v / 2 for n, v in extra.items()},
         valid={"loss": valid} | extra,
-        penalty_value=np.ones(valid.shape),
+        terms={"l2": np.ones(valid.shape)},
         params=None,
         status=np.zeros(valid.shape[:3], int) if status is None else status,
     )

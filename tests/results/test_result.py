@@ -48,7 +48,7 @@ def test_metric_and_split_are_looked_up():
     np.testing.assert_allclose(result.mean("loss", "train"), 3 * result.mean())
     np.testing.assert_allclose(result.mean("error"), result.mean() + 1, rtol=1e-6)
     assert result.metrics == ("loss", "error")
-    assert result.axes == ("lam", "fold", "seed", "time")
+    assert result.axes == ("point", "fold", "seed", "time")
 
 
 def test_a_diverged_lane_voids_its_lam_alone_without_numpy_warnings():
@@ -83,8 +83,8 @@ def test_the_two_rules_by_hand():
     assert (low.rule, strong.rule) == ("min", "1se")
     # The shortest decimals, and not those of float32 0.1 in double precision.
     assert low.coords == {"lam": 0.1}
-    assert repr(low.penalty) == "l2(0.1)"
-    assert float(low.penalty(jnp.ones(2))) == pytest.approx(0.1)
+    assert repr(low.point) == "l2(0.1)"
+    assert float(low.point(jnp.ones(2))) == pytest.approx(0.1)
 
 
 def test_the_rule_orders_by_strength_and_not_by_position():
@@ -114,7 +114,7 @@ def test_a_metric_that_is_better_when_larger():
 
 @pytest.mark.parametrize("rule", ["min", "1se"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
-def test_a_diverged_penalty_is_never_chosen(rule, value):
+def test_a_diverged_point_is_never_chosen(rule, value):
     values = np.full((K, F, S), 1.0)
     values[:, 0] += 0.5
     values[3] = value
@@ -149,9 +149,9 @@ def test_bad_questions(call, match):
 def test_all_diverged_says_so():
     result = make(np.full((K, F, S), np.nan), status=np.ones((K, F, S), int))
     for rule in ("min", "1se"):
-        with pytest.raises(ValueError, match="all 4 penalties diverged"):
+        with pytest.raises(ValueError, match="all 4 points diverged"):
             result.best(rule)
-    assert "every penalty diverged" in str(result.table())
+    assert "every point diverged" in str(result.table())
     assert "24 diverged" in repr(result)
 
 
@@ -188,7 +188,7 @@ def test_it_is_a_pytree_whose_coordinates_keep_their_order():
     assert list(back.coords) == ["z", "a"], "the first orders by strength"
     jitted = jax.jit(lambda r: r)(two)
     assert list(jitted.coords) == ["z", "a"]
-    assert jitted.settings == result.settings
+    assert jitted.made_by == result.made_by
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_flatten_with_path(two)[0]]
     assert ".coords['z']" in paths
     assert ".params['dense']['kernel']" in paths
@@ -230,7 +230,7 @@ def test_table_shows_and_holds_the_numbers():
         ("10", "-", "-", "diverged (1 of 4 lanes)", ""),
     )
     assert "±: standard error over 4 folds." in lines
-    assert table.warnings == ("1 of 4 penalties diverged in some lane; none is chosen.",)
+    assert table.warnings == ("1 of 4 points diverged in some lane; none is chosen.",)
     row = table.rows[1]
     assert row["valid loss"] == pytest.approx(1.0)
     assert row["valid loss se"] == pytest.approx(0.3 / np.sqrt(3))

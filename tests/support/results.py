@@ -11,7 +11,7 @@ K, F, S, T = 4, 3, 2, 5
 RNG = np.random.default_rng(0)
 
 
-def make(valid, train=None, status=None, lams=LAMS, params=None, penalties=None, **extra):
+def make(valid, train=None, status=None, lams=LAMS, params=None, points=None, **extra):
     """A result from the values at the last step, [K, F, S]; earlier steps hold large decoys."""
     valid = np.asarray(valid, np.float32)
     curve = lambda end: np.concatenate([np.full((*end.shape, T - 1), 99.0), end[..., None]], -1)
@@ -20,14 +20,15 @@ def make(valid, train=None, status=None, lams=LAMS, params=None, penalties=None,
     lams = np.asarray(lams, np.float32)
     return jr.SweepResult(
         coords={"lam": lams},
-        penalties=jax.vmap(jr.l2)(lams) if penalties is None else penalties,
+        points=jax.vmap(jr.l2)(lams) if points is None else points,
         time=np.arange(T) * 10,
         train={"loss": curve(train)} | {n: curve(v / 2) for n, v in metrics.items()},
         valid={"loss": curve(valid)} | {n: curve(v) for n, v in metrics.items()},
-        penalty_value=np.ones((*valid.shape, T), np.float32),
+        terms={"l2": np.ones((*valid.shape, T), np.float32)},
         params=params,
         status=np.zeros(valid.shape, int) if status is None else np.asarray(status),
-        settings='{"steps": 40}',
+        strengths=("lam",),
+        made_by='{"steps": 40}',
     )
 
 
