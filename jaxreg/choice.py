@@ -69,6 +69,9 @@ def simplicity(
             f"best: `simplest` must map coordinates ({', '.join(coords)}) to 'largest' or 'smallest', "
             f"{example}, got {odd[0]!r}: {simplest[odd[0]]!r}."
         )
+    texts = [n for n in simplest if np.asarray(coords[n]).dtype.kind in "OUS"]
+    if texts:
+        raise ValueError(f"best: `simplest` must order by numbers, and {texts[0]!r} is text.")
     return np.stack([_DIRECTIONS[way] * np.asarray(coords[n]) for n, way in simplest.items()], 1)
 
 

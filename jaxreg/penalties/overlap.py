@@ -22,8 +22,8 @@ from jax.typing import ArrayLike
 from jaxreg import _tree, prox
 from jaxreg._check import strength, upcast
 from jaxreg._tree import PyTree
-from jaxreg.penalties._common import optional
 from jaxreg.penalties._axes import across
+from jaxreg.penalties._common import optional
 from jaxreg.penalties._groups import group_norm, index_lists, refuse_missing
 from jaxreg.penalties.group import GroupLasso
 from jaxreg.penalty import static_field

@@ -217,7 +217,7 @@ class Around(Wrapper):
 
     penalty: Penalty
     center: PyTree
-    even, one_sided = False, False
+    even, one_sided = False, False  # pyright: ignore
 
     def __call__(self, params: PyTree) -> Array:
         return self.penalty(self._moved(params))

@@ -224,7 +224,7 @@ def _texts(values: Any) -> list[str]:
 
 def _described(values: Any, axes: tuple[str, ...]) -> dict[str, Any]:
     values = np.asarray(values)
-    if values.dtype.kind in "iub":
+    if values.dtype.kind in "iubU":
         numbers = values
     else:
         numbers = np.empty(values.size, object)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from jax.tree_util import GetAttrKey
 from jaxreg import choice
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
-from jaxreg.grid import point_label
+from jaxreg.grid import Grid, point_label
 from jaxreg.report.table import Table
-from jaxreg.results import archive, summary
+from jaxreg.results import archive, build, summary
+from jaxreg.results.build import Parts, pick
 from jaxreg.results.status import Status
 
 __all__ = ["SweepResult"]
@@ -170,8 +171,9 @@ class SweepResult:
             )
         simple = choice.simplicity(self.coords, self.strengths, simplest)
         k = choice.choose(rule, score, stderr, simple)
-        point = jax.tree.map(lambda x: x[k], self.points)
-        return Choice(k, self._point(k), point, float(mean[k]), float(stderr[k]), rule)
+        return Choice(
+            k, self._point(k), pick(self.points, k), float(mean[k]), float(stderr[k]), rule
+        )
 
     def lane(self, k: int, fold: int = 0, seed: int = 0) -> PyTree:
         """Final parameters of one lane.
@@ -185,15 +187,18 @@ class SweepResult:
         for (name, i), size in zip(index.items(), self.status.shape):
             if not -size <= i < size:
                 raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
-        return jax.tree.map(lambda x: x[k, fold, seed], self.params)
+        return pick(self.params, k % len(self.status), fold, seed)
 
-    def table(self) -> Table:
+    def table(self, by: str | None = None) -> Table:
         """Each point's losses and metrics at the last step, mean ± standard error, and the choices.
+
+        With `by`, the name of a coordinate, there is one line for each of its values: the best of the
+        other coordinates.
 
         The choices are by the validation loss; a warning says when the best lies at an end of the
         grid. `rows` hold the numbers: every coordinate, "train loss", "train loss se", and so on.
         """
-        return summary.table(self)
+        return summary.table(self, by)
 
     def to_pandas(self) -> Any:
         """All curves in tidy long form: coordinates, fold, seed, time, split, metric, value.
@@ -206,23 +211,44 @@ class SweepResult:
         """
         return summary.to_pandas(self)
 
-    def plot(self, ax: Any = None, metric: str = "loss") -> Any:
-        """The validation curve: the metric against lam with standard errors and both choices.
+    def plot(self, ax: Any = None, metric: str = "loss", along: str | None = None) -> Any:
+        """The validation metric over the points, with the choices marked.
+
+        Over one coordinate it is the validation curve with standard errors; over two a heat map. With
+        `along`, the name of a coordinate, and for more than two, it is the curve against that one: one
+        line for each value of the others or, where these are many, for the best of them.
 
         Returns:
-          A `ValidationCurveDisplay`, which keeps its matplotlib artists.
+          A `ValidationCurveDisplay` or a `HeatMapDisplay`, which keep their matplotlib artists.
+
+        Raises:
+          ImportError: matplotlib is not installed. ValueError: no such metric or coordinate.
+        """
+        from jaxreg.results.curves import ValidationCurveDisplay
+        from jaxreg.results.surface import HeatMapDisplay
+
+        varying = [summary.column(self.coords[n]) for n in summary.varying(self)]
+        if along is None and len(varying) == 2 and all(v.dtype != object for v in varying):
+            return HeatMapDisplay.from_result(self, ax=ax, metric=metric)
+        return ValidationCurveDisplay.from_result(self, ax=ax, metric=metric, along=along)
+
+    def plot_parallel(self, ax: Any = None, metric: str = "loss") -> Any:
+        """Parallel coordinates: a line for each point through an axis for each coordinate and the score.
+
+        Returns:
+          A `ParallelDisplay`, which keeps its matplotlib artists.
 
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric.
         """
-        from jaxreg.results.plot import ValidationCurveDisplay
+        from jaxreg.results.surface import ParallelDisplay
 
-        return ValidationCurveDisplay.from_result(self, ax=ax, metric=metric)
+        return ParallelDisplay.from_result(self, ax=ax, metric=metric)
 
     def plot_learning_curves(
         self, ax: Any = None, metric: str = "loss", split: str = "valid"
     ) -> Any:
-        """The metric against the step, one line per lam, averaged over folds and seeds.
+        """The metric against the step, one line per point, averaged over folds and seeds.
 
         Returns:
           A `LearningCurvesDisplay`, which keeps its matplotlib artists.
@@ -230,9 +256,69 @@ class SweepResult:
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric or split.
         """
-        from jaxreg.results.plot import learning_curves
+        from jaxreg.results.learning import LearningCurvesDisplay
 
-        return learning_curves(self, ax=ax, metric=metric, split=split)
+        return LearningCurvesDisplay.from_result(self, ax=ax, metric=metric, split=split)
+
+    @classmethod
+    def of(
+        cls,
+        grid: Grid,
+        valid: Any,
+        *,
+        train: Any = None,
+        params: PyTree = None,
+        time: Any = None,
+        terms: Mapping[str, Any] | None = None,
+    ) -> SweepResult:
+        """A result from a loop of your own: then choices, tables, plots and files are those of a sweep.
+
+        Args:
+          grid: the points, in the order of the rows below.
+          valid: the validation loss, [K], [K, folds], [K, folds, seeds] or [K, folds, seeds, times]; or a
+            dict of such by metric, "loss" among them.
+          train: the same on the training rows; NaN where it is not given.
+          params: leaves [K, folds, seeds, ...].
+          time: the steps of the evaluations, 1, 2, ... by default.
+          terms: name -> value of a term of the penalty, shaped like the curves.
+
+        Raises:
+          TypeError: `grid` is none. ValueError: shapes do not fit; says which and what would.
+
+        >>> import jaxreg as jr
+        >>> grid = jr.grid(jr.l2, lam=[0.1, 1.0])
+        >>> jr.SweepResult.of(grid, valid=[[0.5, 0.7], [0.4, 0.6]]).best().point
+        l2(1)
+        """
+        return cls(**build.loop_fields(grid, valid, train, params, time, terms))
+
+    @classmethod
+    def join(
+        cls, results: Sequence[SweepResult] | Mapping[str, SweepResult], **columns: Sequence
+    ) -> SweepResult:
+        """Several sweeps as one: one table, one plot, one choice.
+
+        For what is another program: other widths or batch sizes, penalties of another structure. Give them
+        the same folds (the same data, `folds` and `key`), so that scores compare fold by fold.
+
+        Args:
+          results: the results; in a dict their names become the coordinate "sweep".
+          columns: name -> one value per result: a further coordinate.
+
+        Returns:
+          A result whose points are those of all; a coordinate that a sweep lacks is NaN there.
+
+        Raises:
+          TypeError: no results. ValueError: numbers of folds or seeds or the metrics differ, or a column
+            does not fit.
+
+        >>> import jaxreg as jr
+        >>> ridge = jr.SweepResult.of(jr.grid(jr.l2, lam=[0.1, 1.0]), valid=[0.5, 0.4])
+        >>> lasso = jr.SweepResult.of(jr.grid(jr.l1, lam=[0.1, 0.2]), valid=[0.3, 0.6])
+        >>> jr.SweepResult.join({"l2": ridge, "l1": lasso}).best().point
+        l1(0.1)
+        """
+        return cls(**build.joined_fields(results, columns))
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write everything to one `.npz` file, bit for bit and without pickle.
@@ -246,8 +332,12 @@ class SweepResult:
           The path written.
 
         Raises:
-          ValueError: the file is there already.
+          ValueError: the file is there already, or this is a joined result.
         """
+        if isinstance(self.points, Parts):
+            raise ValueError(
+                "save: a joined result has no one structure; save its parts, and join them again."
+            )
         path = archive.archive_path(path)
         trees = {name: getattr(self, name) for name in _DATA_FIELDS}
         header = {
@@ -328,9 +418,10 @@ class SweepResult:
             return "SweepResult(...)"
         return summary.describe(self)
 
-    def _point(self, k: int) -> dict[str, float]:
+    def _point(self, k: int) -> dict[str, Any]:
         # The shortest decimal of the coordinate's own dtype: 0.001 and not 0.0010000000474974513.
-        return {name: float(str(np.asarray(v)[k])) for name, v in self.coords.items()}
+        texts = {name: np.asarray(v)[k] for name, v in self.coords.items()}
+        return {n: str(x) if isinstance(x, str) else float(str(x)) for n, x in texts.items()}
 
     def _any(self, status: Status) -> np.ndarray:
         """Which points [K] have a lane of this status."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxreg.grid import point_label
 from jaxreg.objective import penalties_in
 from jaxreg.report.table import Column, Table
+from jaxreg.results.build import Parts
 from jaxreg.results.status import Status
 
 __all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
@@ -50,6 +51,26 @@ def direction(metric: str, maximize: bool | None) -> bool:
     return bool(maximize)
 
 
+def column(values: Any) -> np.ndarray:
+    """A coordinate as float64, or as an array of texts."""
+    values = np.asarray(values)
+    return values.astype(object if values.dtype.kind in "OUS" else float)
+
+
+def varying(result: Any) -> list[str]:
+    """The coordinates that have more than one value."""
+    return [n for n, v in result.coords.items() if len(set(np.asarray(v).tolist())) > 1]
+
+
+def best_of_each(result: Any, values: np.ndarray) -> np.ndarray:
+    """The point of lowest validation loss for each value of a coordinate, in its order."""
+    score = result.mean()
+    ranked = np.where(np.isfinite(score), score, np.inf)
+    return np.array(
+        [min(np.flatnonzero(values == v), key=lambda k: ranked[k]) for v in np.unique(values)]
+    )
+
+
 def choices(result: Any) -> dict[str, Any]:
     """The choice of each rule on the validation loss, without those that cannot be made."""
     made = {}
@@ -63,6 +84,8 @@ def choices(result: Any) -> dict[str, Any]:
 
 def label(points: Any) -> str:
     """The name of the points without their numbers; a result that was read back may not know it."""
+    if isinstance(points, Parts):
+        return " | ".join(map(label, points.trees))
     return point_label(points) if penalties_in(points) else "points"
 
 
@@ -74,9 +97,12 @@ def spread(result: Any) -> str:
     return f"{seeds} seeds, on the same validation rows" if seeds > 1 else ""
 
 
-def table(result: Any) -> Table:
+def table(result: Any, by: str | None = None) -> Table:
     """See `SweepResult.table`."""
     rows, texts = _measured(result)
+    shown = range(len(rows))
+    if by is not None:
+        shown = best_of_each(result, column(chosen("coordinate", by, result.coords))).tolist()
     made = choices(result)
     status = np.asarray(result.status)
     n_bad, lanes = (status == Status.DIVERGED).sum((1, 2)), int(np.prod(status.shape[1:]))
@@ -86,31 +112,40 @@ def table(result: Any) -> Table:
         text += [_status(status[k]), ", ".join(marks)]
     heads = [f"{split} {m}" for m in result.metrics for split in ("train", "valid")]
     return Table(
-        title=_title(result),
+        title=_title(result) + (f"; the best for each {by}" if by else ""),
         columns=(
             *(Column(name) for name in (*result.coords, *heads)),
             Column("status", "left"),
             Column("choice", "left"),
         ),
-        rows=tuple(rows),
-        cells=tuple(map(tuple, texts)),
+        rows=tuple(rows[k] for k in shown),
+        cells=tuple(tuple(texts[k]) for k in shown),
         notes=tuple(_notes(result, made)),
         warnings=tuple(_warnings(result, made, n_bad)),
-        styles=tuple("red" if r["diverged"] else "bold green" if r["choice"] else "" for r in rows),
+        styles=tuple(_style(rows[k]) for k in shown),
     )
+
+
+def _style(row: dict[str, Any]) -> str:
+    return "red" if row["diverged"] else "bold green" if row["choice"] else ""
 
 
 def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """Coordinates and mean ± SE of every point, as values and as texts."""
-    columns = {name: np.asarray(v, float) for name, v in result.coords.items()}
-    texts = [[f"{v:.4g}" for v in column] for column in columns.values()]
+    columns = {name: column(v) for name, v in result.coords.items()}
+    texts = [[_coordinate(v) for v in values.tolist()] for values in columns.values()]
     for metric in result.metrics:
         for split in ("train", "valid"):
             middle, error = result.mean(metric, split), result.stderr(metric, split)
             columns |= {f"{split} {metric}": middle, f"{split} {metric} se": error}
             texts.append(_plus_minus(middle, error))
-    rows = [dict(zip(columns, map(float, values))) for values in zip(*columns.values())]
+    rows = [dict(zip(columns, values)) for values in zip(*(c.tolist() for c in columns.values()))]
     return rows, [list(text) for text in zip(*texts)]
+
+
+def _coordinate(value: Any) -> str:
+    """A coordinate as text; one that a joined sweep does not have is a dash."""
+    return str(value) if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.4g}"
 
 
 def _plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
@@ -190,11 +225,19 @@ def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterat
         yield "every point diverged: there is nothing to choose. Lower the learning rate."
     elif n_bad.any():
         yield f"{(n_bad > 0).sum()} of {len(n_bad)} points diverged in some lane; none is chosen."
-    name, values = next((name, np.asarray(v, float)) for name, v in result.coords.items())
-    if "min" not in made or np.ptp(values) == 0:
+    fewest = 2 if len(result.coords) == 1 else 3  # one of two values beside others is always an end
+    for name, values in ((n, column(v)) for n, v in result.coords.items()):
+        if values.dtype != object and len(np.unique(values)) >= fewest:
+            yield from _edge(name, values, made)
+
+
+def _edge(name: str, values: np.ndarray, made: Mapping[str, Any]) -> Iterator[str]:
+    """Whether the best lies at an end of a coordinate, where a value beyond may be better."""
+    if "min" not in made:
         return
     best = values[made["min"].index]
-    end = "largest" if best == values.max() else "smallest" if best == values.min() != 0 else ""
+    end = "largest" if best == np.nanmax(values) else ""
+    end = end or ("smallest" if best == np.nanmin(values) != 0 else "")
     if end:
         beyond = "larger" if end == "largest" else "smaller"
         yield f"the best {name}, {best:.4g}, is the {end} of the grid; a {beyond} one may be better."
@@ -204,8 +247,7 @@ def describe(result: Any) -> str:
     """The text of `repr`: size, range, choices, what diverged and what is kept."""
     lines = [f"SweepResult: {_title(result)}"]
     for name, values in result.coords.items():
-        values = np.asarray(values, float)
-        lines.append(f"  {name:<9} {values.min():.4g} … {values.max():.4g}")
+        lines.append(f"  {name:<9} {_span(column(values))}")
     for rule, choice in choices(result).items():
         (score,) = _plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
         lines.append(f"  {rule:<9} {_coords(choice.coords)}: valid loss {score}")
@@ -221,8 +263,14 @@ def describe(result: Any) -> str:
     return "\n".join(lines)
 
 
-def _coords(coords: Mapping[str, float]) -> str:
-    return ", ".join(f"{name}={value:.4g}" for name, value in coords.items())
+def _span(values: np.ndarray) -> str:
+    if values.dtype == object:
+        return ", ".join(dict.fromkeys(values))
+    return f"{np.nanmin(values):.4g} … {np.nanmax(values):.4g}"
+
+
+def _coords(coords: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={_coordinate(value)}" for name, value in coords.items())
 
 
 def to_pandas(result: Any) -> Any:

@@ -376,9 +376,7 @@ def test_empty_leaves_are_inside():
 
 def test_refusals_say_what_to_do():
     x = {"kernel": jnp.ones((3, 2))}
-    with pytest.raises(
-        ValueError, match=r"l2_ball: `axis` 2 is out of range .*'kernel'.* -2 to 1"
-    ):
+    with pytest.raises(ValueError, match=r"l2_ball: `axis` 2 is out of range .*'kernel'.* -2 to 1"):
         jr.max_norm(1.0, axis=2)(x)
     with pytest.raises(
         ValueError, match=r"l2_ball: `radius` has shape \(3, 2\) and differs inside"

@@ -30,7 +30,9 @@ def parameters(name, first):
 def test_integer_and_complex_leaves_are_refused(name, first, kind):
     penalty = CATALOGUE[name]()
     path, params = parameters(name, first)
-    expected = rf"{penalty.label}: the leaf '{path}' is of dtype {kind}, and only real floating arrays"
+    expected = (
+        rf"{penalty.label}: the leaf '{path}' is of dtype {kind}, and only real floating arrays"
+    )
     for call in (penalty, lambda p: penalty.prox(p, 1.0)):
         with pytest.raises(TypeError, match=expected):
             call(params)

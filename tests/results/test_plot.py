@@ -8,10 +8,11 @@ import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
+from jaxreg.results.curves import ValidationCurveDisplay
+from jaxreg.results.learning import LearningCurvesDisplay
 
 import jaxreg as jr
 from jaxreg.results.axes import place
-from jaxreg.results.plot import LearningCurvesDisplay, ValidationCurveDisplay, learning_curves
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -46,6 +47,7 @@ def make(coords=None, valid=CURVES, status=None, **extra):
         terms={"l2": np.ones(valid.shape)},
         params=None,
         status=np.zeros(valid.shape[:3], int) if status is None else status,
+        strengths=tuple({"lam"} & set(coords)),
     )
 
 
@@ -164,7 +166,7 @@ def test_further_coordinates_get_a_curve_each():
     lam, ratio = np.repeat([0.1, 1.0, 10.0], 2), np.tile([0.0, 0.5], 3)
     values = RNG.random((6, F, S, T))
     result = make({"lam": lam, "ratio": ratio}, values)
-    shown = result.plot()
+    shown = result.plot(along="lam")
     line = shown.lines_["validation, ratio = 0.5"]
     np.testing.assert_allclose(line.get_xdata(), [0.1, 1.0, 10.0])
     np.testing.assert_allclose(line.get_ydata(), result.mean()[1::2])
@@ -243,7 +245,7 @@ def test_learning_curves_are_means_over_folds_and_seeds():
         np.testing.assert_allclose(line.get_ydata(), ((CURVES + 1) / 2)[k].mean((0, 1)))
     assert shown.ax_.get_ylabel() == "training error"
     assert shown.ax_.get_xlabel() == "step"
-    assert isinstance(learning_curves(result), LearningCurvesDisplay)
+    assert isinstance(shown, LearningCurvesDisplay)
 
 
 def test_lines_are_coloured_by_log_lam_and_the_best_is_thick():

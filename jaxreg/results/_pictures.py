@@ -1,0 +1,38 @@
+"""What every picture of a result needs: names, choices and states, as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jaxreg.results import summary
+from jaxreg.results.status import Status
+
+__all__ = ["BLUE", "GREY", "ORANGE", "RED", "choice_indices", "coordinates", "point_text", "some"]
+
+# Okabe & Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREY, RED = "#0072B2", "#E69F00", "#6E6E6E", "#C1272D"
+
+
+def coordinates(result: Any, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """Coordinates, all by default, as they are written in a picture; texts stay texts."""
+    chosen = result.coords if names is None else names
+    return {"λ" if n == "lam" else n: summary.column(result.coords[n]) for n in chosen}
+
+
+def point_text(coords: dict[str, np.ndarray], k: int) -> str:
+    """The coordinates of a point in words."""
+    number = lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
+    return ", ".join(f"{name} = {number(values.tolist()[k])}" for name, values in coords.items())
+
+
+def choice_indices(result: Any) -> dict[str, int]:
+    """The index of each rule's choice, where one can be made."""
+    return {rule: choice.index for rule, choice in summary.choices(result).items()}
+
+
+def some(result: Any, status: Status) -> np.ndarray:
+    """Which points [K] have a lane of this status."""
+    return (np.asarray(result.status) == status).any((1, 2))

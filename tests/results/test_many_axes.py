@@ -1,0 +1,250 @@
+"""Results over any axes: tables, pictures, choices, loops of one's own, and several sweeps as one."""
+
+import copy
+import pickle
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import jaxreg as jr
+from jaxreg.results.surface import HeatMapDisplay
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+LAMS, RATES = [0.0, 0.1, 1.0], [0.01, 0.03, 0.1, 0.3]
+TWO = jr.grid(lambda lam, lr: {"reg": jr.l2(lam), "lr": lr}, lam=LAMS, lr=RATES)
+MEANS = np.add.outer([0.3, 0.1, 0.2], [0.4, 0.0, 0.02, 0.5]).ravel()  # best: lam 0.1, lr 0.03
+FOLDS = np.array([-1.0, 0.0, 1.0])
+
+
+def scores(means, spread=0.03):
+    return means[:, None] + spread * FOLDS
+
+
+@pytest.fixture
+def result():
+    return jr.SweepResult.of(TWO, valid=scores(MEANS))
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+# --- a loop of one's own --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12,), (12, 3), (12, 3, 2), (12, 3, 2, 4)])
+def test_a_loop_of_ones_own_becomes_a_result(shape):
+    values = np.random.default_rng(0).uniform(1, 2, shape)
+    got = jr.SweepResult.of(TWO, valid={"loss": values, "auc": 1 - values})
+    last = values[..., -1] if len(shape) == 4 else values
+    np.testing.assert_allclose(got.mean(), last.reshape(12, -1).mean(1))
+    best = got.best()
+    assert best.index == np.argmin(got.mean())
+    assert float(best.point["lr"]) == np.float32(RATES[best.index % 4])
+    assert got.best(metric="auc", maximize=True).index == best.index
+    assert str(got.table()).count("finished") == 12
+
+
+def test_a_point_that_is_not_finite_diverged():
+    values = scores(MEANS)
+    values[5, 1] = np.nan
+    got = jr.SweepResult.of(TWO, valid=values)
+    assert (got.status[5, :, 0] == [0, 1, 0]).all()
+    assert got.best().index == 6
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "match"),
+    [
+        ({"valid": np.ones(11)}, ValueError, r"one row for each of the 12 points.*float64\[11\]"),
+        ({"valid": {"auc": np.ones(12)}}, ValueError, "must have 'loss', got ..auc"),
+        ({"valid": ["a"] * 12}, ValueError, "must be numbers"),
+        ({"valid": np.ones(12), "train": np.ones((12, 3))}, ValueError, "in `train`"),
+        ({"valid": np.ones(12), "time": [1, 2]}, ValueError, "`time` must be 1 rising steps"),
+        (
+            {"valid": np.ones(12), "params": {"w": np.ones(12)}},
+            ValueError,
+            r"lead with .*\[12, 1, 1\]",
+        ),
+        ({"grid": [1], "valid": np.ones(1)}, TypeError, "`grid` must be a Grid, got list"),
+    ],
+)
+def test_what_is_no_result_of_a_loop(kwargs, error, match):
+    with pytest.raises(error, match=match):
+        jr.SweepResult.of(**{"grid": TWO, **kwargs})
+
+
+# --- which is simpler -----------------------------------------------------------------------------
+
+
+def test_the_simpler_model_has_the_larger_strength_unless_told(result):
+    assert result.best("1se").coords == {"lam": 0.1, "lr": 0.03}
+    wide = jr.SweepResult.of(TWO, valid=scores(MEANS, 0.2))  # everything within 0.115 is alike
+    assert wide.best("1se").coords == {"lam": 1.0, "lr": 0.03}
+    slow = wide.best("1se", simplest={"lr": "smallest", "lam": "smallest"})
+    assert slow.coords == {"lam": 0.1, "lr": 0.03}
+    assert wide.best("1se", simplest={"lr": "largest"}).coords == {"lam": 0.1, "lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("simplest", "error", "match"),
+    [
+        (
+            {"width": "smallest"},
+            ValueError,
+            r"map coordinates \(lam, lr\).*got 'width': 'smallest'",
+        ),
+        ({"lr": "small"}, ValueError, "to 'largest' or 'smallest'.*got 'lr': 'small'"),
+        ("lam", TypeError, "`simplest` must say of a coordinate.*got 'lam'"),
+    ],
+)
+def test_what_says_not_which_is_simpler(result, simplest, error, match):
+    with pytest.raises(error, match=match):
+        result.best("1se", simplest=simplest)
+
+
+def test_without_a_strength_it_must_be_said():
+    rates = jr.grid(lambda lr: {"lr": lr}, lr=RATES)
+    got = jr.SweepResult.of(rates, valid=scores(np.array([0.4, 0.1, 0.11, 0.5])))
+    with pytest.raises(ValueError, match="no single axis of this grid is the strength.*simplest="):
+        got.best("1se")
+    assert got.best("1se", simplest={"lr": "largest"}).coords == {"lr": 0.1}
+    assert "1se" not in str(got.table())
+
+
+# --- tables and pictures --------------------------------------------------------------------------
+
+
+def test_a_table_by_one_axis_has_the_best_of_the_others(result):
+    rows = result.table(by="lr").rows
+    assert [row["lr"] for row in rows] == pytest.approx(RATES)
+    assert [row["lam"] for row in rows] == pytest.approx([0.1] * 4)
+    np.testing.assert_allclose([row["valid loss"] for row in rows], MEANS.reshape(3, 4).min(0))
+    assert "the best for each lam" in str(result.table(by="lam"))
+    with pytest.raises(ValueError, match=r"no coordinate 'width'; choose from \['lam', 'lr'\]"):
+        result.table(by="width")
+
+
+def test_two_axes_make_a_heat_map_with_the_choice_marked(result):
+    shown = result.plot()
+    assert isinstance(shown, HeatMapDisplay)
+    np.testing.assert_allclose(shown.map_.get_array(), MEANS.reshape(3, 4).T)
+    assert shown.choices_["min"].get_xydata().tolist() == [[1, 1]]
+    assert [t.get_text() for t in shown.ax_.get_xticklabels()] == ["0", "0.1", "1"]
+    assert (shown.ax_.get_xlabel(), shown.ax_.get_ylabel()) == ("λ", "lr")
+
+
+def test_slices_are_a_curve_for_each_value_of_the_other(result):
+    shown = result.plot(along="lam")
+    line = shown.lines_["validation, lr = 0.03"]
+    np.testing.assert_allclose(shown.curves[3].mean, MEANS.reshape(3, 4)[:, 1])
+    assert np.isnan(line.get_ydata()[0]), "0 stands apart"
+    assert len(shown.lines_) == 8
+    assert result.plot(along="lr").ax_.get_xlabel() == "lr"
+    with pytest.raises(ValueError, match="no coordinate 'width'"):
+        result.plot(along="width")
+
+
+def test_many_values_of_the_others_are_one_curve_of_the_best():
+    rates = np.linspace(0.1, 0.9, 9)
+    grid = jr.grid(lambda lam, lr: {"reg": jr.l2(lam), "lr": lr}, lam=LAMS, lr=rates)
+    means = np.random.default_rng(0).uniform(size=27)
+    shown = jr.SweepResult.of(grid, valid=means).plot(along="lam")
+    np.testing.assert_allclose(shown.curves[1].mean, means.reshape(3, 9).min(1))
+    assert shown.curves[1].label == "validation, best lr"
+
+
+def test_a_random_design_is_dots_and_many_axes_are_parallel():
+    rng = np.random.default_rng(0)
+    build = lambda lam, lr, rate=0.0: {"reg": jr.l2(lam), "lr": lr, "rate": rate}
+    axes = {"lam": 10 ** rng.uniform(-3, 0, 20), "lr": rng.uniform(0.1, 1, 20)}
+    dots = jr.SweepResult.of(jr.points(build, **axes), valid=rng.uniform(size=20)).plot()
+    np.testing.assert_allclose(dots.map_.get_offsets()[:, 0], axes["lam"], rtol=1e-5)
+    assert dots.ax_.get_xscale() == "log"
+    three = jr.points(build, **axes, rate=rng.uniform(size=20))
+    scored = rng.uniform(size=20)
+    scored[3] = np.nan
+    shown = jr.SweepResult.of(three, valid=scored).plot_parallel()
+    assert [t.get_text() for t in shown.ax_.get_xticklabels()][-1] == "validation loss"
+    assert shown.lines_[3] is None
+    best = int(np.nanargmin(scored))
+    np.testing.assert_allclose(
+        shown.choices_["min"].get_ydata(), shown.lines_[best].get_ydata(), rtol=1e-6
+    )
+
+
+# --- several sweeps as one ------------------------------------------------------------------------
+
+
+def of(make, lams, means, **kwargs):
+    return jr.SweepResult.of(jr.grid(make, lam=lams), valid=scores(np.array(means)), **kwargs)
+
+
+def test_joined_sweeps_are_one_table_one_plot_and_one_choice():
+    one, two = of(jr.l2, [0.1, 1.0], [0.5, 0.4]), of(jr.l1, [0.01, 0.02, 0.1], [0.9, 0.3, 0.6])
+    both = jr.SweepResult.join({"l2": one, "l1": two})
+    assert both.status.shape == (5, 3, 1)
+    assert both.best().coords == {"sweep": "l1", "lam": 0.02}
+    assert repr(both.best().point) == "l1(0.02)"
+    np.testing.assert_allclose(both.mean(), [0.5, 0.4, 0.9, 0.3, 0.6])
+    assert str(both.table()).count("l1 ") >= 3
+    assert both.plot().ax_.get_xlabel() == "λ"
+    with pytest.raises(ValueError, match="no single axis"):
+        both.best("1se")  # a λ of l1 is not one of l2
+
+
+def test_sweeps_of_one_structure_keep_their_strengths_and_get_a_column():
+    wide = jr.SweepResult.join(
+        [of(jr.l2, LAMS, [0.5, 0.4, 0.6]), of(jr.l2, LAMS, [0.5, 0.39, 0.6])], width=[64, 128]
+    )
+    assert wide.strengths == ("lam",)
+    chosen = wide.best("1se", simplest={"width": "smallest", "lam": "largest"})
+    assert chosen.coords == {"width": 64.0, "lam": 0.1}
+
+
+def test_times_and_coordinates_may_differ():
+    rates = jr.grid(lambda lr: {"lr": lr}, lr=[0.1, 0.2])
+    early = jr.SweepResult.of(rates, valid=np.ones((2, 1, 1, 2)), time=[10, 20])
+    late = jr.SweepResult.of(
+        jr.grid(jr.l2, lam=[0.1, 1.0]), valid=np.full((2, 1, 1, 2), 0.5), time=[20, 40], terms={"l2": np.ones((2, 1, 1, 2))}
+    )  # fmt: skip
+    both = jr.SweepResult.join([early, late], batch=[8, 16])
+    assert both.time.tolist() == [10, 20, 40]
+    assert both.stop[:, 0, 0].tolist() == [1, 1, 2, 2]
+    np.testing.assert_allclose(both.mean(), [1, 1, 0.5, 0.5])
+    assert np.isnan(both.coords["lam"][:2]).all()
+    np.testing.assert_allclose(both.penalty_value[:, 0, 0, 1], [0, 0, 1, 1])
+    assert " - " in str(both.table())
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda r: jr.SweepResult.join([]), TypeError, "give results in a list"),
+        (lambda r: jr.SweepResult.join([r, 3]), TypeError, "got .*'int'"),
+        (lambda r: jr.SweepResult.join([r, r], width=[1]), ValueError, "for each of the 2 results"),
+        (lambda r: jr.SweepResult.join([r, r], lr=[1, 2]), ValueError, "coordinate 'lr' already"),
+        (
+            lambda r: jr.SweepResult.join([r, jr.SweepResult.of(TWO, valid=np.ones(12))]),
+            ValueError,
+            "fold by fold.*the same numbers of both",
+        ),
+        (lambda r: jr.SweepResult.join([r, r]).save("x"), ValueError, "save its parts"),
+    ],
+)
+def test_what_cannot_be_joined(result, call, error, match):
+    with pytest.raises(error, match=match):
+        call(result)
+
+
+def test_results_and_choices_are_pickled(result):
+    for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        np.testing.assert_array_equal(again.valid["loss"], result.valid["loss"])
+        assert again.best("1se").coords == result.best("1se").coords
+    chosen = pickle.loads(pickle.dumps(result.best()))
+    assert repr(chosen.point) == repr(result.best().point)
