@@ -1,23 +1,23 @@
 """The choice of a point: which rule took which, for what score.
 
-Every method of choosing returns a `Choice`, and every rule here is arithmetic on scores alone: a mean and
-a standard error for each point, lower means being better, and an order of which point is the simpler
-model. "min" takes the best mean; "1se" the simplest point whose mean is within one standard error, that
-of the best, of the best mean (Breiman et al. 1984; Hastie, Tibshirani & Friedman 2009, section 7.10).
+Every method of choosing returns a `Choice`, and every rule is one function in `RULES`, arithmetic on
+`Scores` alone: a mean and a standard error for each point, the scores of its lanes, and an order of which
+point is the simpler model. "min" takes the best mean; "1se" the simplest point whose mean is within one
+standard error, that of the best, of the best mean (Breiman et al. 1984; Hastie, Tibshirani & Friedman
+2009, section 7.10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxreg._tree import PyTree
 
-__all__ = ["RULES", "Choice", "choose", "simplicity"]
+__all__ = ["RULES", "Choice", "Scores", "choose", "simplicity"]
 
-RULES = ("min", "1se")
 _DIRECTIONS = {"largest": 1.0, "smallest": -1.0}
 
 
@@ -75,37 +75,57 @@ def simplicity(
     return np.stack([_DIRECTIONS[way] * np.asarray(coords[n]) for n, way in simplest.items()], 1)
 
 
-def choose(rule: str, score: np.ndarray, stderr: np.ndarray, simple: np.ndarray | None) -> int:
-    """The index a rule chooses.
+class Scores(NamedTuple):
+    """What a rule may look at: K points, lower is better, and what is not finite is no candidate.
 
-    Args:
-      rule: one of `RULES`.
-      score: [K], lower is better; what is not finite is no candidate.
-      stderr: [K].
-      simple: from `simplicity`.
+    `mean` and `stderr` are [K], `lanes` [K, F, S] the same score of each fold and seed, and `simple` is
+    from `simplicity`.
+    """
+
+    mean: np.ndarray
+    stderr: np.ndarray
+    lanes: np.ndarray
+    simple: np.ndarray | None
+
+
+def choose(rule: str, scores: Scores) -> int:
+    """The index that a rule of `RULES` chooses.
 
     Raises:
       ValueError: no such rule, no candidate, or the rule lacks a standard error or an order.
     """
     if rule not in RULES:
         raise ValueError(f"best: no rule {rule!r}; choose from {sorted(RULES)}.")
-    finite = np.isfinite(score)
-    if not finite.any():
+    if not np.isfinite(scores.mean).any():
         raise ValueError("best: no point has a finite score.")
-    lowest = int(np.argmin(np.where(finite, score, np.inf)))
-    if rule == "min":
-        return lowest
-    if not np.isfinite(stderr[lowest]):
+    return RULES[rule](scores)
+
+
+def _lowest(scores: Scores) -> int:
+    return int(np.argmin(np.where(np.isfinite(scores.mean), scores.mean, np.inf)))
+
+
+def _simplest_within_an_error(scores: Scores) -> int:
+    lowest = _lowest(scores)
+    if not np.isfinite(scores.stderr[lowest]):
         raise ValueError(
             "best: the rule '1se' needs a standard error, and a single lane for each point has none. "
             "Sweep with folds, or with seeds of at least 2."
         )
-    if simple is None:
+    near = scores.mean <= scores.mean[lowest] + scores.stderr[lowest]
+    return _simplest("1se", scores, np.flatnonzero(near & np.isfinite(scores.mean)))
+
+
+def _simplest(rule: str, scores: Scores, among: np.ndarray) -> int:
+    """The simplest of the points `among`, and of several that are equally simple the best."""
+    if scores.simple is None:
         raise ValueError(
-            "best: the rule '1se' prefers the simpler of two models, and no single axis of this grid is "
-            "the strength of a penalty. Say what is simpler, as in simplest={'lam': 'largest'} or "
+            f"best: the rule {rule!r} prefers the simpler of two models, and no single axis of this grid "
+            "is the strength of a penalty. Say what is simpler, as in simplest={'lam': 'largest'} or "
             "simplest={'width': 'smallest'}."
         )
-    near = np.flatnonzero(finite & (score <= score[lowest] + stderr[lowest]))
-    # Several points may be equally simple: of those, the best.
-    return int(min(near, key=lambda k: (*-simple[k], score[k])))
+    order = np.where(np.isnan(scores.simple), -np.inf, scores.simple)
+    return int(min(among, key=lambda k: (*-order[k], scores.mean[k])))
+
+
+RULES: dict[str, Callable[[Scores], int]] = {"min": _lowest, "1se": _simplest_within_an_error}

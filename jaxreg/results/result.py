@@ -162,15 +162,17 @@ class SweepResult:
         """
         mean, stderr = self.mean(metric), self.stderr(metric)
         sign = -1.0 if summary.direction(metric, maximize) else 1.0
-        score = np.where(self._any(Status.GIVEN_UP), np.nan, sign * mean)
-        if not np.isfinite(score).any():
+        out = self._any(Status.GIVEN_UP)
+        lanes = np.where(out[:, None, None], np.nan, sign * self._final(metric, "valid"))
+        simple = choice.simplicity(self.coords, self.strengths, simplest)
+        scores = choice.Scores(summary.mean(lanes), stderr, lanes, simple)
+        if not np.isfinite(scores.mean).any():
             raise ValueError(
-                f"best: all {len(score)} points diverged or were given up, so none has a finite mean "
+                f"best: all {len(out)} points diverged or were given up, so none has a finite mean "
                 f"{metric}. Lower the learning rate or the strengths; plot_learning_curves() shows where "
                 "it happened."
             )
-        simple = choice.simplicity(self.coords, self.strengths, simplest)
-        k = choice.choose(rule, score, stderr, simple)
+        k = choice.choose(rule, scores)
         return Choice(
             k, self._point(k), pick(self.points, k), float(mean[k]), float(stderr[k]), rule
         )
