@@ -152,13 +152,16 @@ def cross_entropy(logits: Callable, params: Any, x: Array, y: Array) -> Array:
 
 
 @functools.cache
-def trainer(model: Model) -> jr.Trainer:
+def trainer(model: Model) -> Callable[[jr.Penalty], jr.Trainer]:
     """The library's trainer of a model: Adam, the penalty's gradient added to the loss's."""
-    return jr.Trainer(
-        init=model.init,
-        loss=functools.partial(cross_entropy, model.logits),
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(RATE)),
-    )
+    loss = functools.partial(cross_entropy, model.logits)
+
+    def at(reg: jr.Penalty) -> jr.Trainer:
+        return jr.Trainer(
+            model.init, loss, optax.chain(jr.add_penalty_gradient(reg), optax.adam(RATE))
+        )
+
+    return at
 
 
 def l2_grid(lams: np.ndarray) -> Grid:
@@ -172,7 +175,7 @@ def make_task(model: Model, n_lams: int, steps: int) -> Task:
     end, key = N_TRAIN + N_VALID, jax.random.key(0)
     train, valid = (x[:N_TRAIN], y[:N_TRAIN]), (x[N_TRAIN:end], y[N_TRAIN:end])
     # A fit of no steps shows the parameters that the library starts from.
-    start = trainer(model).fit(jr.l2(0.0), train, steps=0, key=key)
+    start = jr.fit(trainer(model), jr.l2(0.0), train, steps=0, key=key)
     lams = np.logspace(-6, 0, n_lams).astype(np.float32)
     return Task(model, lams, train, valid, start.params, batches(model.batch, steps, key), key)
 
@@ -185,13 +188,13 @@ def batches(batch: int, steps: int, key: Array) -> np.ndarray:
         return 0.0 * params, (i + 1, order.at[i].set(rows))
 
     nothing_yet = (jnp.zeros((), jnp.int32), jnp.zeros((steps, batch), jnp.int32))
-    noting = jr.Trainer(
+    noting = lambda reg: jr.Trainer(
         init=lambda key: (jnp.zeros(()), nothing_yet),
         loss=loss,
         eval_loss=lambda params, seen, rows: params,
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(1.0)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.sgd(1.0)),
         stateful=True,
     )
     rows = (jnp.arange(N_TRAIN, dtype=jnp.int32),)
-    state = noting.fit(jr.l2(0.0), rows, steps=steps, key=key, batch_size=batch)
+    state = jr.fit(noting, jr.l2(0.0), rows, steps=steps, key=key, batch_size=batch)
     return np.asarray(state.model_state[1])

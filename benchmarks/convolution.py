@@ -1,8 +1,8 @@
 """A CNN trained inside one compiled program, with and without the rewrite of its convolutions.
 
 XLA's CPU backend brings convolutions into the layout of its fast kernels outside loops only;
-`jaxreg.map_penalties` and `jaxreg.sweep` do it inside (jaxreg/_convolution.py). The candidates train
-the same small CNN by the same full-batch steps for 8 λ: sweep (on all cores, as always), map_penalties
+`jaxreg.map_grid` and `jaxreg.sweep` do it inside (jaxreg/_convolution.py). The candidates train
+the same small CNN by the same full-batch steps for 8 λ: sweep (on all cores, as always), map_grid
 (one program, one lane after another), a hand-written vmap of the same loop, and the Python loop of
 jitted steps. Two checks come before any time. The gradient of the loss, in values, inside a compiled
 loop with and without the rewrite: equal to 1e-6 of its largest entry. And the trained parameters: equal
@@ -65,10 +65,10 @@ def candidates(steps: int, n_lams: int = N_LAMS) -> Candidates:
     start, batch = made()
     grid = jr.grid(jr.l2, lam=[0.0, *np.logspace(-3, -1, n_lams - 1)])
     jitted = jax.jit(step)
-    trainer = jr.Trainer(
+    trainer = lambda reg: jr.Trainer(
         init=lambda key: start,
         loss=loss,
-        optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(RATE)),
+        optimizer=optax.chain(jr.add_penalty_gradient(reg), optax.sgd(RATE)),
     )
 
     def fit(reg):
@@ -91,8 +91,8 @@ def candidates(steps: int, n_lams: int = N_LAMS) -> Candidates:
     vmapped = jax.jit(jax.vmap(fit))
     return {
         SWEEP: swept,
-        "jaxreg.map_penalties": lambda: jr.map_penalties(fit, grid, batch_size=1),
-        "vmap by hand": lambda: vmapped(grid.penalty),
+        "jaxreg.map_grid": lambda: jr.map_grid(fit, grid, chunk=1),
+        "vmap by hand": lambda: vmapped(grid.points),
         LOOP: loop,
     }
 
@@ -113,8 +113,8 @@ def gradient_gap() -> float:
         return jax.grad(loss)(at, *batch)
 
     grid = jr.grid(jr.l2, lam=[0.0, 0.1, 0.2, 0.4])
-    plain = jax.jit(functools.partial(jax.lax.map, gradient))(grid.penalty)
-    ours = jr.map_penalties(gradient, grid, batch_size=1)
+    plain = jax.jit(functools.partial(jax.lax.map, gradient))(grid.points)
+    ours = jr.map_grid(gradient, grid, chunk=1)
     largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(plain))
     return gap(ours, plain) / largest
 

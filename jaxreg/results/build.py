@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxreg._tree import PyTree
@@ -16,11 +18,13 @@ from jaxreg.results.status import Status
 __all__ = ["Parts", "joined_fields", "loop_fields", "pick"]
 
 
-class Parts(NamedTuple):
-    """Trees of different structure, stacked part by part: the points of joined sweeps."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Trees of different structure, stacked part by part: the points or parameters of joined sweeps."""
 
     trees: tuple[PyTree, ...]
-    sizes: tuple[int, ...]
+    sizes: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
 
 def pick(tree: PyTree, k: int, *rest: int) -> PyTree:
@@ -77,13 +81,14 @@ def _curves(grid: Grid, name: str, given: Any) -> dict[str, np.ndarray]:
     made = {}
     for metric, values in curves.items():
         array = np.asarray(values)
-        if not 1 <= array.ndim <= 4 or len(array) != len(grid) or array.dtype.kind not in "fiu":
+        fits = 1 <= array.ndim <= 4 and len(array) == len(grid) and array.size
+        if not fits or not jnp.issubdtype(array.dtype, np.number):
             raise ValueError(
                 f"SweepResult.of: `{name}` of {metric!r} must be numbers with one row for each of the "
                 f"{len(grid)} points: [K], [K, folds], [K, folds, seeds] or [K, folds, seeds, times], got "
                 f"{array.dtype}{list(array.shape)}."
             )
-        made[metric] = array.astype(float).reshape(array.shape + (1,) * (4 - array.ndim))
+        made[metric] = _floats(array).reshape(array.shape + (1,) * (4 - array.ndim))
     return made
 
 
