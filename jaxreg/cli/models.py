@@ -126,7 +126,12 @@ def cnn(n_outputs: int, image_shape: tuple[int, int, int]) -> Any:
 @functools.cache
 def _modules() -> dict[str, Any]:
     """The linen classes; made at first use, since flax is not imported before it is needed."""
-    import flax.linen as nn
+    try:
+        import flax.linen as nn
+    except ImportError as error:
+        raise ImportError(
+            "the command's models need flax, which is not installed: pip install 'jaxreg[cli]'."
+        ) from error
 
     class MLP(nn.Module):
         sizes: tuple[int, ...]

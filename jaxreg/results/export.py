@@ -1,4 +1,4 @@
-"""Results for other programs: tidy CSV, self-describing JSON, parameters for orbax.
+"""Results for other programs: tidy CSV, self-describing JSON, parameters.
 
 `SweepResult.save` keeps everything; these keep what another language or tool can read. Each refuses to
 replace what is there unless told, and appears whole or not at all.
@@ -130,13 +130,12 @@ def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = F
 def save_params(
     result: SweepResult, directory: str | os.PathLike, *, overwrite: bool = False
 ) -> Path:
-    """Write the final parameters of every lane as an orbax checkpoint, bit for bit.
+    """Write the final parameters of every lane into a directory, bit for bit, with a hash of each leaf.
 
-    `directory`/tree is what orbax's own `StandardCheckpointer` reads: nested dicts by the paths of the
-    leaves, each [K, F, S, ...]. Beside it jaxreg.json holds the coordinates, and of each leaf the path,
-    shape, dtype and hash. A "%" or "." in a name is written %25 or %2E there, since orbax takes
-    {"a.b": x} and {"a": {"b": x}} for one place. Of a leaf without entries only the shape is kept.
-    On several processes the first one writes; the others return at once.
+    `directory`/tree.npz holds the leaves, each [K, F, S, ...], in order; beside it jaxreg.json holds the
+    coordinates, and of each leaf the path, shape, dtype and hash. On several processes the first one
+    writes; the others return at once. Of `result.params` itself any checkpoint library takes a copy, as in
+    `orbax.checkpoint.StandardCheckpointer().save(directory, result.params)`.
 
     Args:
       result: a result with parameters.
@@ -148,7 +147,7 @@ def save_params(
 
     Raises:
       ValueError: no parameters were kept, something is there already, or two leaves have one path.
-      TypeError: a leaf is no array of numbers. ImportError: orbax is not installed.
+      TypeError: a leaf is no array of numbers.
 
     >>> import tempfile, jaxreg as jr
     >>> zeros = np.zeros((2, 1, 1, 1))
@@ -187,7 +186,7 @@ def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
 
     Raises:
       FileNotFoundError: there is no such directory. ValueError: it holds something else, is damaged or
-        incomplete, or `like` has another structure. ImportError: orbax is not installed.
+        incomplete, or `like` has another structure.
 
     >>> import tempfile
     >>> load_params(tempfile.mkdtemp())

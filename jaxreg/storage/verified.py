@@ -1,22 +1,19 @@
 """A pytree of arrays and a header in a directory: reading gives what was written or raises `Damaged`.
 
-Orbax stores the arrays. Alone it restores some flipped bits in silence and takes the paths ("a.b",) and
-("a", "b") for one place, so a manifest beside it has the path, place, shape, dtype and SHA-256 of each
-leaf. PRNG keys are stored as their data, and arrays without entries, which orbax refuses, in the
-manifest alone. Every JSON file carries a SHA-256 of itself.
+The arrays lie uncompressed in one zip file of `.npy` members, which `numpy.load` opens; a manifest beside
+it has the path, shape, dtype and SHA-256 of each leaf, and a SHA-256 of itself. dtypes that npy does not
+know, such as bfloat16, are stored as unsigned integers of the same width, PRNG keys as their data.
+A dedicated checkpoint library would add asynchronous saves and state sharded over hosts; what is saved
+here is one table on the host, written by one process, and the hashes are ours in any case.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import operator
-import re
+import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import reduce
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,13 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg._tree import PyTree
-from jaxreg.storage.tree import Keys, StoredTree, keyed, kind, nest, shown
+from jaxreg.storage.tree import Keys, StoredTree, keyed, kind, shown
 
 __all__ = ["MANIFEST", "TREE", "Damaged", "Leaf", "as_leaves", "json_text", "read_json"]
 __all__ += ["read_manifest", "read_tree", "write_json", "write_tree"]
 
-MANIFEST, TREE = "jaxreg.json", "tree"
-_VERSION = 1
+MANIFEST, TREE = "jaxreg.json", "tree.npz"
+_VERSION = 2
 
 
 class Damaged(Exception):
@@ -48,43 +45,30 @@ class Leaf(NamedTuple):
 # --- writing --------------------------------------------------------------------------------------
 
 
-def as_leaves(owner: str, tree: PyTree, nested: bool) -> list[Leaf]:
-    """Every leaf of `tree` on the host.
+def as_leaves(owner: str, tree: PyTree, nested: bool = False) -> list[Leaf]:
+    """Every leaf of `tree`, arrays of any dtype and shape, PRNG keys included, on the host.
 
     Args:
       owner: who asks, for errors.
-      tree: arrays of any dtype and shape, PRNG keys included.
-      nested: whether orbax alone shall read nested dicts by the paths, in which "%" and "." are written
-        %25 and %2E, and a lone array is "leaf"; else one dict by number and path, which has room for
-        any tree.
+      tree: the arrays.
+      nested: whether each must have a place of its own in nested dicts.
 
     Raises:
       TypeError: a leaf is no array of numbers.
-      ValueError: it lives partly on another process, or has no place of its own in nested dicts.
+      ValueError: it lives partly on another process, or has no place of its own.
     """
     keys, _ = keyed(tree)
-    places = _nested_places(owner, keys) if nested else _flat_places(keys)
-    return [_leaf(owner, *item) for item in zip(keys, places, jax.tree.leaves(tree))]
-
-
-def _nested_places(owner: str, keys: list[Keys]) -> list[tuple[str, ...]]:
-    escape = lambda key: str(key).replace("%", "%25").replace(".", "%2E")
-    escaped = [tuple(map(escape, path or ("leaf",))) for path in keys]
-    taken = Counter([*escaped, *{place[:i] for place in escaped for i in range(len(place))}])
-    clash = next((path for path, place in zip(keys, escaped) if taken[place] > 1), None)
+    taken = Counter([*keys, *{path[:i] for path in keys for i in range(len(path))}])
+    clash = next((path for path in keys if nested and taken[path] > 1), None)
     if clash is not None:
         raise ValueError(
             f"{owner}: two leaves have the same path {shown(clash)}, or one lies below the other; "
             "rename one of them."
         )
-    return escaped
+    return [_leaf(owner, *item) for item in zip(keys, jax.tree.leaves(tree))]
 
 
-def _flat_places(keys: list[Keys]) -> list[tuple[str, ...]]:
-    return [(f"{i}_{re.sub(r'[^A-Za-z0-9_]', '_', shown(path))}",) for i, path in enumerate(keys)]
-
-
-def _leaf(owner: str, keys: Keys, place: tuple[str, ...], leaf: Any) -> Leaf:
+def _leaf(owner: str, keys: Keys, leaf: Any) -> Leaf:
     if not getattr(leaf, "is_fully_addressable", True):
         raise ValueError(
             f"{owner}: the leaf {shown(keys)} lives partly on another process; gather it first, "
@@ -99,7 +83,6 @@ def _leaf(owner: str, keys: Keys, place: tuple[str, ...], leaf: Any) -> Leaf:
     data = np.asarray(data, data.dtype.newbyteorder("="), order="C")
     entry = {
         "keys": list(keys),
-        "place": list(place),
         "shape": list(data.shape),
         "dtype": data.dtype.name,
         "prng": str(jax.random.key_impl(leaf)) if is_key else None,
@@ -112,11 +95,19 @@ def write_tree(directory: Path, header: Mapping[str, Any], leaves: list[Leaf]) -
     """Fill an empty directory, of which nothing need be on the disk when this returns."""
     entries = [leaf.entry for leaf in leaves]
     write_json(directory / MANIFEST, {**header, "version": _VERSION, "leaves": entries})
-    full = [leaf for leaf in leaves if leaf.data.size]
-    if full:
-        nested = nest([leaf.entry["place"] for leaf in full], [leaf.data for leaf in full])
-        with _checkpointer() as orbax:
-            orbax.save(directory / TREE, _orbax().args.PyTreeSave(nested))
+    with zipfile.ZipFile(directory / TREE, "w", zipfile.ZIP_STORED) as archive:
+        for i, leaf in enumerate(leaves):
+            data = leaf.data.view(_stored_as(leaf.data.dtype))
+            with archive.open(_member(i), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, data, allow_pickle=False)
+
+
+def _member(i: int) -> str:
+    return f"{i}.npy"
+
+
+def _stored_as(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -145,42 +136,35 @@ def read_tree(directory: Path, manifest: Mapping[str, Any]) -> StoredTree:
       Damaged: a leaf is not what was written; says which and why.
     """
     entries = manifest["leaves"]
-    found = iter(_read(directory / TREE, [e for e in entries if 0 not in e["shape"]]))
-    leaves = [
-        _checked(np.zeros(e["shape"], e["dtype"]) if 0 in e["shape"] else next(found), e)
-        for e in entries
-    ]
+    leaves = [_checked(_read(directory / TREE, i, entry), entry) for i, entry in enumerate(entries)]
     return StoredTree([tuple(e["keys"]) for e in entries], leaves)
 
 
-def _read(directory: Path, entries: list[dict[str, Any]]) -> list[Any]:
-    """All in one go; one by one if that fails, to say whose fault it is."""
-    _orbax()  # if that is missing, nothing is damaged
+def _read(file: Path, i: int, entry: Mapping[str, Any]) -> np.ndarray:
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
     try:
-        return _restore(directory, entries) if entries else []
-    except Exception as error:  # orbax raises what its parsers raise: KeyError, ValueError, …
-        if len(entries) > 1:
-            return [x for entry in entries for x in _read(directory, [entry])]
+        with zipfile.ZipFile(file) as archive, archive.open(_member(i)) as member:
+            # Looked at before its memory is taken: a damaged header may ask for any amount.
+            version = np.lib.format.read_magic(member)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            header = read_header(member)
+            if header != (shape, False, _stored_as(dtype)):
+                raise ValueError(f"{header[2]}{list(header[0])} is stored there")
+            data = np.empty(shape, _stored_as(dtype))
+            size = member.readinto(data.reshape(-1).view(np.uint8).data) if data.size else 0
+            if size != data.nbytes or member.read(1):
+                raise ValueError(f"{size} bytes of it instead of {data.nbytes}")
+    except Exception as error:  # what zipfile and numpy raise on damage has many names
         what = f"unreadable, {type(error).__name__}: {error!s:.120}"
-        raise Damaged(f"leaf {shown(entries[0]['keys'])}: {what}") from error
+        raise Damaged(f"leaf {shown(entry['keys'])}: {what}") from error
+    return data.view(dtype)
 
 
-def _restore(directory: Path, entries: list[dict[str, Any]]) -> list[Any]:
-    ocp, places = _orbax(), [entry["place"] for entry in entries]
-    as_numpy = nest(places, [ocp.RestoreArgs(restore_type=np.ndarray) for _ in places])
-    args = ocp.args.PyTreeRestore(
-        nest(places, [0 for _ in places]), restore_args=as_numpy, partial_restore=True
-    )
-    with _checkpointer() as orbax:
-        found = orbax.restore(directory, args)
-    return [reduce(operator.getitem, place, found) for place in places]
-
-
-def _checked(data: Any, entry: dict[str, Any]) -> Any:
+def _checked(data: np.ndarray, entry: dict[str, Any]) -> Any:
     """The leaf of that data, which must be what the manifest says."""
     where, saved = f"leaf {shown(entry['keys'])}", f"{entry['dtype']}{entry['shape']}"
-    if not isinstance(data, np.ndarray):  # orbax says nothing when it has no such entry
-        raise Damaged(f"{where}: unreadable, orbax has no array of it")
     if kind(data) != saved:
         raise Damaged(f"{where}: {kind(data)} instead of {saved}")
     if _sha256(data) != entry["sha256"]:
@@ -190,36 +174,7 @@ def _checked(data: Any, entry: dict[str, Any]) -> Any:
     return data
 
 
-# --- orbax, JSON and hashes -----------------------------------------------------------------------
-
-
-def _orbax() -> Any:
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise ImportError("orbax is not installed: pip install orbax-checkpoint.") from error
-    return ocp
-
-
-@contextmanager
-def _checkpointer() -> Iterator[Any]:
-    """An orbax checkpointer of this process alone, whose barriers wait for nobody.
-
-    It logs nothing, for the error itself is raised and told by us.
-    """
-    ocp, mine = _orbax(), jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=mine, active_processes={mine}, barrier_sync_key_prefix=f"process_{mine}"
-    )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone, use_compression=False)
-    log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as orbax:
-            yield orbax
-    finally:
-        log.setLevel(level)
+# --- JSON and hashes ------------------------------------------------------------------------------
 
 
 def json_text(content: Any) -> str:

@@ -15,7 +15,7 @@ The directory::
     experiment.json             which experiment the steps belong to; another one is refused
     step-00000200.0001/         step 200, written by save number 1: the larger number is the newer
         jaxreg.json             step, note, experiment; path, sha256, dtype, shape of every leaf
-        tree/                   one entry per leaf, readable with orbax alone
+        tree.npz                one member per leaf, readable with numpy alone
     step-00000300.0002/
     .step-00000400.0003.….tmp/  a save that was cut off; the next save sweeps it away
     .step-00000100.0000.….old/  an old step on its way out; likewise
@@ -133,7 +133,7 @@ class CheckpointStore:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"save: `step` must be >= 0, got {step}.")
-        leaves = verified.as_leaves("save", tree, nested=False)
+        leaves = verified.as_leaves("save", tree)
         note = _as_json("note", note or {})
         try:
             self._write(step, {"step": step, "note": note, "experiment": self._experiment}, leaves)
@@ -219,7 +219,7 @@ class CheckpointStore:
     def _write(self, step: int, header: dict[str, Any], leaves: list[Leaf]) -> None:
         disk = shutil.disk_usage(self._directory)  # all 0 where the file system does not tell
         if disk.total and disk.free < sum(leaf.data.nbytes for leaf in leaves):
-            # Found out by orbax, it would come with pages of tracebacks from its threads.
+            # Found out beforehand, nothing is written that must be removed.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         serial = 1 + max(map(_serial, self._saves()), default=0)
         with new_directory("save", self._directory / f"step-{step:08d}.{serial:04d}") as unfinished:
@@ -290,10 +290,7 @@ def _serial(name: str) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What the system said; tensorstore hides its error number in a long text."""
-    hidden = re.search(r"os_error_code='(\d+)'", str(error))
-    if hidden:
-        return os.strerror(int(hidden[1]))
+    """What the system said."""
     return getattr(error, "strerror", None) or f"{error!s:.300}"
 
 
