@@ -49,30 +49,39 @@ def loop_fields(
     curves = _curves(grid, "valid", valid)
     if "loss" not in curves:
         raise ValueError(f"SweepResult.of: `valid` must have 'loss', got {sorted(curves)}.")
-    shape = curves["loss"].shape
-    nothing = {name: np.full(shape, np.nan) for name in curves}
-    trained = nothing if train is None else nothing | _curves(grid, "train", train)
+    trained = {} if train is None else _curves(grid, "train", train)
     of_terms = {} if terms is None else _curves(grid, "terms", terms)
-    for name, given in {"valid": curves, "train": trained, "terms": of_terms}.items():
-        odd = {n: c.shape for n, c in given.items() if c.shape != shape}
-        if odd:
-            raise ValueError(
-                f"SweepResult.of: all curves must have the shape of valid['loss'], {shape}, got {odd} in "
-                f"`{name}`."
-            )
+    shape = curves["loss"].shape
+    _check_alike(shape, {"valid": curves, "train": trained, "terms": of_terms})
     time = np.arange(1, shape[-1] + 1) if time is None else np.asarray(time)
-    if time.shape != shape[-1:] or (np.diff(time) <= 0).any():
+    if time.shape != shape[-1:] or time.dtype.kind not in "iuf" or (np.diff(time) <= 0).any():
         raise ValueError(
             f"SweepResult.of: `time` must be {shape[-1]} rising steps, one for each evaluation, got "
             f"{time.tolist()}."
         )
     finite = np.isfinite(curves["loss"]).all(-1)
     return {
-        "coords": grid.coords, "points": grid.points, "time": time, "train": trained, "valid": curves,
+        "coords": grid.coords, "points": grid.points, "time": time, "valid": curves,
+        "train": {name: np.full_like(x, np.nan) for name, x in curves.items()} | trained,
         "terms": of_terms, "params": _params(params, shape), "strengths": grid.strengths,
         "status": np.where(finite, Status.FINISHED, Status.DIVERGED),
         "made_by": json.dumps({"folds": shape[1], "seeds": shape[2], "steps": int(time[-1])}),
     }  # fmt: skip
+
+
+def _check_alike(shape: tuple[int, ...], given: Mapping[str, Mapping[str, Any]]) -> None:
+    for argument, curves in given.items():
+        odd = {n: c.shape for n, c in curves.items() if c.shape != shape}
+        if odd:
+            raise ValueError(
+                f"SweepResult.of: all curves must have the shape of valid['loss'], {shape}, got {odd} in "
+                f"`{argument}`."
+            )
+    unknown = sorted(set(given["train"]) - set(given["valid"]))
+    if unknown:
+        raise ValueError(
+            f"SweepResult.of: `train` has {unknown}, which `valid` has not; give a metric on both."
+        )
 
 
 def _curves(grid: Grid, name: str, given: Any) -> dict[str, np.ndarray]:
@@ -82,7 +91,7 @@ def _curves(grid: Grid, name: str, given: Any) -> dict[str, np.ndarray]:
     for metric, values in curves.items():
         array = np.asarray(values)
         fits = 1 <= array.ndim <= 4 and len(array) == len(grid) and array.size
-        if not fits or not jnp.issubdtype(array.dtype, np.number):
+        if not fits or not (array.dtype.kind in "iu" or jnp.issubdtype(array.dtype, jnp.floating)):
             raise ValueError(
                 f"SweepResult.of: `{name}` of {metric!r} must be numbers with one row for each of the "
                 f"{len(grid)} points: [K], [K, folds], [K, folds, seeds] or [K, folds, seeds, times], got "
@@ -90,6 +99,12 @@ def _curves(grid: Grid, name: str, given: Any) -> dict[str, np.ndarray]:
             )
         made[metric] = _floats(array).reshape(array.shape + (1,) * (4 - array.ndim))
     return made
+
+
+def _floats(values: Any) -> np.ndarray:
+    """In their own dtype, of which the shortest decimals are written to files; integers in float64."""
+    array = np.asarray(values)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
 def _params(params: PyTree, shape: tuple[int, ...]) -> PyTree:
@@ -105,59 +120,58 @@ def _params(params: PyTree, shape: tuple[int, ...]) -> PyTree:
 # --- of several sweeps ----------------------------------------------------------------------------
 
 
-def joined_fields(results: Any, columns: Mapping[str, Sequence]) -> dict[str, Any]:
-    """See `SweepResult.join`."""
+def joined_fields(kind: type, results: Any, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """See `SweepResult.join`; `kind` is SweepResult."""
     if isinstance(results, Mapping):
-        columns = {"sweep": list(results), **columns}
-        results = list(results.values())
-    results = list(results)
-    _check_parts(results, columns)
-    sizes = tuple(len(r.status) for r in results)
-    time = np.unique(np.concatenate([np.asarray(r.time) for r in results]))
-    at = [np.searchsorted(time, np.asarray(r.time)) for r in results]
-    names = dict.fromkeys(name for r in results for name in r.terms)
-    missing = lambda r: {n: np.zeros_like(r.valid["loss"]) for n in names if n not in r.terms}
-    given = [{**r.terms, **missing(r)} for r in results]
+        columns = dict(sweep=list(results), **columns)
+    parts = list(results.values()) if isinstance(results, Mapping) else results
+    _check_parts(kind, parts)
+    _check_columns(parts, columns)
+    sizes = tuple(len(r.status) for r in parts)
+    coords = _coords(parts, columns, sizes)
+    _check_apart(coords, sizes)
+    time = np.unique(np.concatenate([np.asarray(r.time) for r in parts]))
+    at = [np.searchsorted(time, np.asarray(r.time)) for r in parts]
     spread = lambda values: np.concatenate([_spread(v, i, len(time)) for v, i in zip(values, at)])
-    metrics = results[0].metrics
+    nothing = [np.zeros_like(r.valid["loss"]) for r in parts]
+    names = dict.fromkeys(name for r in parts for name in r.terms)
     return {
-        "coords": _coords(results, columns, sizes),
-        "points": Parts(tuple(r.points for r in results), sizes),
+        "coords": coords,
+        "points": Parts(tuple(r.points for r in parts), sizes),
         "time": time,
-        "train": {m: spread([r.train[m] for r in results]) for m in metrics},
-        "valid": {m: spread([r.valid[m] for r in results]) for m in metrics},
-        "terms": {n: spread([terms[n] for terms in given]) for n in names},
-        "params": _joined_params(results, sizes),
-        "status": np.concatenate([np.asarray(r.status) for r in results]),
-        "stop": np.concatenate([_stop(r, i) for r, i in zip(results, at)]),
-        "strengths": _strengths(results),
-        "made_by": json.dumps({"joined": [json.loads(r.made_by) for r in results]}),
+        "train": {m: spread([r.train[m] for r in parts]) for m in parts[0].metrics},
+        "valid": {m: spread([r.valid[m] for r in parts]) for m in parts[0].metrics},
+        "terms": {n: spread([r.terms.get(n, z) for r, z in zip(parts, nothing)]) for n in names},
+        "params": None
+        if any(r.params is None for r in parts)
+        else Parts(tuple(r.params for r in parts), sizes),
+        "status": np.concatenate([np.asarray(r.status) for r in parts]),
+        "stop": np.concatenate([_stop(r, i) for r, i in zip(parts, at)]),
+        "strengths": _strengths(parts),
+        "made_by": json.dumps({"joined": [json.loads(r.made_by) for r in parts]}),
     }
 
 
-def _strengths(results: list[Any]) -> tuple[str, ...]:
+def _strengths(parts: Sequence[Any]) -> tuple[str, ...]:
     """Those of all: between penalties of another structure, no λ says which is the simpler model."""
-    alike = {jax.tree.structure(r.points) for r in results}
-    shared = results[0].strengths if len(alike) == 1 else ()
-    return tuple(n for n in shared if all(n in r.strengths for r in results))
+    alike = {jax.tree.structure(r.points) for r in parts}
+    shared = parts[0].strengths if len(alike) == 1 else ()
+    return tuple(n for n in shared if all(n in r.strengths for r in parts))
 
 
-def _check_parts(results: list[Any], columns: Mapping[str, Sequence]) -> None:
-    if not results or not all(type(r).__name__ == "SweepResult" for r in results):
-        raise TypeError(
-            "SweepResult.join: give results in a list, or in a dict by name, got "
-            f"{[type(r).__name__ for r in results]}."
+def _check_parts(kind: type, parts: Any) -> None:
+    listed = isinstance(parts, Sequence) and len(parts) > 0
+    if not listed or not all(isinstance(r, kind) for r in parts):
+        got = (
+            [type(r).__name__ for r in parts]
+            if isinstance(parts, Sequence)
+            else type(parts).__name__
         )
-    for name, values in columns.items():
-        if len(values) != len(results):
-            raise ValueError(
-                f"SweepResult.join: `{name}` must have one value for each of the {len(results)} results, "
-                f"got {len(values)}."
-            )
-        if any(name in r.coords for r in results):
-            raise ValueError(f"SweepResult.join: a result has a coordinate {name!r} already.")
-    kinds = [(np.shape(r.status)[1:], r.metrics) for r in results]
-    odd = [kind for kind in kinds if kind != kinds[0]]
+        raise TypeError(
+            f"SweepResult.join: give results in a list, or in a dict by name, got {got}."
+        )
+    kinds = [(np.shape(r.status)[1:], r.metrics) for r in parts]
+    odd = [other for other in kinds if other != kinds[0]]
     if odd:
         raise ValueError(
             "SweepResult.join: scores are compared fold by fold and seed by seed, so the results must have "
@@ -166,24 +180,50 @@ def _check_parts(results: list[Any], columns: Mapping[str, Sequence]) -> None:
         )
 
 
+def _check_columns(parts: Sequence[Any], columns: Mapping[str, Sequence[Any]]) -> None:
+    for name, values in columns.items():
+        if np.shape(values) != (len(parts),) or np.asarray(values).dtype.kind not in "biufU":
+            raise ValueError(
+                f"SweepResult.join: `{name}` must have one value, a number or text, for each of the "
+                f"{len(parts)} results, got {values!r}."
+            )
+        if any(name in r.coords for r in parts):
+            raise ValueError(f"SweepResult.join: a result has a coordinate {name!r} already.")
+
+
+def _check_apart(coords: Mapping[str, np.ndarray], sizes: tuple[int, ...]) -> None:
+    """Points of two results must differ in a coordinate: else no table says which is which."""
+    rows = list(zip(*(map(str, v) for v in coords.values())))
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    first: dict[tuple[str, ...], int] = {}
+    for row, i in zip(rows, part.tolist()):
+        if first.setdefault(row, i) != i:
+            raise ValueError(
+                f"SweepResult.join: two results have a point {dict(zip(coords, row))}. Say what tells "
+                "them apart: names, in a dict, or a coordinate such as width=[64, 128]."
+            )
+
+
 def _coords(
-    results: list[Any], columns: Mapping[str, Sequence], sizes: tuple[int, ...]
+    parts: Sequence[Any], columns: Mapping[str, Sequence[Any]], sizes: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """Every coordinate of any; NaN where one does not have it."""
+    """Every coordinate of any; NaN where one does not have it, or "-" for a text."""
     made = {n: np.repeat(np.asarray(v), sizes) for n, v in columns.items()}
-    for name in dict.fromkeys(n for r in results for n in r.coords):
-        parts = [
-            np.asarray(r.coords[name]) if name in r.coords else np.full(size, np.nan)
-            for r, size in zip(results, sizes)
-        ]
-        made[name] = np.concatenate(parts)
+    for name in dict.fromkeys(n for r in parts for n in r.coords):
+        known = np.concatenate([np.asarray(r.coords[name]) for r in parts if name in r.coords])
+        text = known.dtype.kind == "U"
+        missing = np.full(1, "-") if text else np.full(1, np.nan, _floats(known).dtype)
+        made[name] = np.concatenate(
+            [np.asarray(r.coords[name]) if name in r.coords else missing.repeat(size)
+             for r, size in zip(parts, sizes)]
+        )  # fmt: skip
     return made
 
 
 def _spread(curve: Any, at: np.ndarray, n: int) -> np.ndarray:
     """A curve [K, F, S, t] at the places `at` of n times, NaN at the others."""
-    curve = np.asarray(curve, float)
-    wide = np.full((*curve.shape[:3], n), np.nan)
+    curve = _floats(curve)
+    wide = np.full((*curve.shape[:3], n), np.nan, curve.dtype)
     wide[..., at] = curve
     return wide
 
@@ -191,9 +231,3 @@ def _spread(curve: Any, at: np.ndarray, n: int) -> np.ndarray:
 def _stop(result: Any, at: np.ndarray) -> np.ndarray:
     last = np.full(np.shape(result.status), len(at) - 1)
     return at[last if result.stop is None else np.asarray(result.stop)]
-
-
-def _joined_params(results: list[Any], sizes: tuple[int, ...]) -> PyTree:
-    if any(r.params is None for r in results):
-        return None
-    return Parts(tuple(r.params for r in results), sizes)

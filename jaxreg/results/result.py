@@ -320,7 +320,7 @@ class SweepResult:
         >>> jr.SweepResult.join({"l2": ridge, "l1": lasso}).best().point
         l1(0.1)
         """
-        return cls(**build.joined_fields(results, columns))
+        return cls(**build.joined_fields(cls, results, columns))
 
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write everything to one `.npz` file, bit for bit and without pickle.
@@ -336,10 +336,7 @@ class SweepResult:
         Raises:
           ValueError: the file is there already, or this is a joined result.
         """
-        if isinstance(self.points, Parts):
-            raise ValueError(
-                "save: a joined result has no one structure; save its parts, and join them again."
-            )
+        self._refuse_joined("save")
         path = archive.archive_path(path)
         trees = {name: getattr(self, name) for name in _DATA_FIELDS}
         header = {
@@ -366,13 +363,14 @@ class SweepResult:
         return export.to_json(self, path, overwrite=overwrite)
 
     def save_params(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write the parameters of every lane as an orbax checkpoint with a hash of each leaf.
+        """Write the parameters of every lane into a directory, with a hash of each leaf.
 
         Raises:
-          ValueError: no parameters were kept, or something is there already.
+          ValueError: no parameters were kept, something is there already, or this is a joined result.
         """
         from jaxreg.results import export
 
+        self._refuse_joined("save_params")
         return export.save_params(self, directory, overwrite=overwrite)
 
     @staticmethod
@@ -420,6 +418,12 @@ class SweepResult:
             return "SweepResult(...)"
         return summary.describe(self)
 
+    def _refuse_joined(self, owner: str) -> None:
+        if isinstance(self.points, Parts):
+            raise ValueError(
+                f"{owner}: a joined result has no one structure; save its parts, and join them again."
+            )
+
     def _point(self, k: int) -> dict[str, Any]:
         # The shortest decimal of the coordinate's own dtype: 0.001 and not 0.0010000000474974513.
         texts = {name: np.asarray(v)[k] for name, v in self.coords.items()}
@@ -456,8 +460,13 @@ _DATA_FIELDS = (
 
 
 def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
-    names = tuple(result.coords), tuple(result.terms)
-    return [getattr(result, n) for n in _DATA_FIELDS], (*names, result.strengths, result.made_by)
+    # Texts are no arrays for jax: they are static too.
+    is_text = lambda v: isinstance(v, np.ndarray) and v.dtype.kind == "U"
+    texts = {n: tuple(v.tolist()) for n, v in result.coords.items() if is_text(v)}
+    names = tuple((n, texts.get(n)) for n in result.coords), tuple(result.terms)
+    fields = [getattr(result, n) for n in _DATA_FIELDS]
+    fields[0] = {n: v for n, v in result.coords.items() if n not in texts}
+    return fields, (*names, result.strengths, result.made_by)
 
 
 def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tuple]:
@@ -468,9 +477,11 @@ def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tupl
 def _unflatten(aux: tuple, children: Any) -> SweepResult:
     coords, terms, strengths, made_by = aux
     fields: dict[str, Any] = dict(zip(_DATA_FIELDS, children))
-    for field, names in {"coords": coords, "terms": terms}.items():
-        if isinstance(fields[field], dict):
-            fields[field] = {name: fields[field][name] for name in names}
+    if isinstance(fields["coords"], dict):
+        arrays = fields["coords"]
+        fields["coords"] = {n: arrays[n] if t is None else np.array(t) for n, t in coords}
+    if isinstance(fields["terms"], dict):
+        fields["terms"] = {name: fields["terms"][name] for name in terms}
     return SweepResult(**fields, strengths=strengths, made_by=made_by)
 
 

@@ -66,8 +66,10 @@ def best_of_each(result: Any, values: np.ndarray) -> np.ndarray:
     """The point of lowest validation loss for each value of a coordinate, in its order."""
     score = result.mean()
     ranked = np.where(np.isfinite(score), score, np.inf)
+    # One group for all that lack the coordinate: no NaN equals another.
+    _, group = np.unique(values, return_inverse=True)
     return np.array(
-        [min(np.flatnonzero(values == v), key=lambda k: ranked[k]) for v in np.unique(values)]
+        [min(np.flatnonzero(group == g), key=lambda k: ranked[k]) for g in range(group.max() + 1)]
     )
 
 
@@ -85,7 +87,7 @@ def choices(result: Any) -> dict[str, Any]:
 def label(points: Any) -> str:
     """The name of the points without their numbers; a result that was read back may not know it."""
     if isinstance(points, Parts):
-        return " | ".join(map(label, points.trees))
+        return " | ".join(dict.fromkeys(map(label, points.trees)))
     return point_label(points) if penalties_in(points) else "points"
 
 

@@ -1,7 +1,4 @@
-"""Results over any axes: tables, pictures, choices, loops of one's own, and several sweeps as one."""
-
-import copy
-import pickle
+"""Results over any axes: choices, tables and pictures."""
 
 import matplotlib as mpl
 import numpy as np
@@ -32,51 +29,6 @@ def result():
 def _closed():
     yield
     plt.close("all")
-
-
-# --- a loop of one's own --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(12,), (12, 3), (12, 3, 2), (12, 3, 2, 4)])
-def test_a_loop_of_ones_own_becomes_a_result(shape):
-    values = np.random.default_rng(0).uniform(1, 2, shape)
-    got = jr.SweepResult.of(TWO, valid={"loss": values, "auc": 1 - values})
-    last = values[..., -1] if len(shape) == 4 else values
-    np.testing.assert_allclose(got.mean(), last.reshape(12, -1).mean(1))
-    best = got.best()
-    assert best.index == np.argmin(got.mean())
-    assert float(best.point["lr"]) == np.float32(RATES[best.index % 4])
-    assert got.best(metric="auc", maximize=True).index == best.index
-    assert str(got.table()).count("finished") == 12
-
-
-def test_a_point_that_is_not_finite_diverged():
-    values = scores(MEANS)
-    values[5, 1] = np.nan
-    got = jr.SweepResult.of(TWO, valid=values)
-    assert (got.status[5, :, 0] == [0, 1, 0]).all()
-    assert got.best().index == 6
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "error", "match"),
-    [
-        ({"valid": np.ones(11)}, ValueError, r"one row for each of the 12 points.*float64\[11\]"),
-        ({"valid": {"auc": np.ones(12)}}, ValueError, "must have 'loss', got ..auc"),
-        ({"valid": ["a"] * 12}, ValueError, "must be numbers"),
-        ({"valid": np.ones(12), "train": np.ones((12, 3))}, ValueError, "in `train`"),
-        ({"valid": np.ones(12), "time": [1, 2]}, ValueError, "`time` must be 1 rising steps"),
-        (
-            {"valid": np.ones(12), "params": {"w": np.ones(12)}},
-            ValueError,
-            r"lead with .*\[12, 1, 1\]",
-        ),
-        ({"grid": [1], "valid": np.ones(1)}, TypeError, "`grid` must be a Grid, got list"),
-    ],
-)
-def test_what_is_no_result_of_a_loop(kwargs, error, match):
-    with pytest.raises(error, match=match):
-        jr.SweepResult.of(**{"grid": TWO, **kwargs})
 
 
 # --- which is simpler -----------------------------------------------------------------------------
@@ -176,75 +128,3 @@ def test_a_random_design_is_dots_and_many_axes_are_parallel():
     np.testing.assert_allclose(
         shown.choices_["min"].get_ydata(), shown.lines_[best].get_ydata(), rtol=1e-6
     )
-
-
-# --- several sweeps as one ------------------------------------------------------------------------
-
-
-def of(make, lams, means, **kwargs):
-    return jr.SweepResult.of(jr.grid(make, lam=lams), valid=scores(np.array(means)), **kwargs)
-
-
-def test_joined_sweeps_are_one_table_one_plot_and_one_choice():
-    one, two = of(jr.l2, [0.1, 1.0], [0.5, 0.4]), of(jr.l1, [0.01, 0.02, 0.1], [0.9, 0.3, 0.6])
-    both = jr.SweepResult.join({"l2": one, "l1": two})
-    assert both.status.shape == (5, 3, 1)
-    assert both.best().coords == {"sweep": "l1", "lam": 0.02}
-    assert repr(both.best().point) == "l1(0.02)"
-    np.testing.assert_allclose(both.mean(), [0.5, 0.4, 0.9, 0.3, 0.6])
-    assert str(both.table()).count("l1 ") >= 3
-    assert both.plot().ax_.get_xlabel() == "λ"
-    with pytest.raises(ValueError, match="no single axis"):
-        both.best("1se")  # a λ of l1 is not one of l2
-
-
-def test_sweeps_of_one_structure_keep_their_strengths_and_get_a_column():
-    wide = jr.SweepResult.join(
-        [of(jr.l2, LAMS, [0.5, 0.4, 0.6]), of(jr.l2, LAMS, [0.5, 0.39, 0.6])], width=[64, 128]
-    )
-    assert wide.strengths == ("lam",)
-    chosen = wide.best("1se", simplest={"width": "smallest", "lam": "largest"})
-    assert chosen.coords == {"width": 64.0, "lam": 0.1}
-
-
-def test_times_and_coordinates_may_differ():
-    rates = jr.grid(lambda lr: {"lr": lr}, lr=[0.1, 0.2])
-    early = jr.SweepResult.of(rates, valid=np.ones((2, 1, 1, 2)), time=[10, 20])
-    late = jr.SweepResult.of(
-        jr.grid(jr.l2, lam=[0.1, 1.0]), valid=np.full((2, 1, 1, 2), 0.5), time=[20, 40], terms={"l2": np.ones((2, 1, 1, 2))}
-    )  # fmt: skip
-    both = jr.SweepResult.join([early, late], batch=[8, 16])
-    assert both.time.tolist() == [10, 20, 40]
-    assert both.stop[:, 0, 0].tolist() == [1, 1, 2, 2]
-    np.testing.assert_allclose(both.mean(), [1, 1, 0.5, 0.5])
-    assert np.isnan(both.coords["lam"][:2]).all()
-    np.testing.assert_allclose(both.penalty_value[:, 0, 0, 1], [0, 0, 1, 1])
-    assert " - " in str(both.table())
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "match"),
-    [
-        (lambda r: jr.SweepResult.join([]), TypeError, "give results in a list"),
-        (lambda r: jr.SweepResult.join([r, 3]), TypeError, "got .*'int'"),
-        (lambda r: jr.SweepResult.join([r, r], width=[1]), ValueError, "for each of the 2 results"),
-        (lambda r: jr.SweepResult.join([r, r], lr=[1, 2]), ValueError, "coordinate 'lr' already"),
-        (
-            lambda r: jr.SweepResult.join([r, jr.SweepResult.of(TWO, valid=np.ones(12))]),
-            ValueError,
-            "fold by fold.*the same numbers of both",
-        ),
-        (lambda r: jr.SweepResult.join([r, r]).save("x"), ValueError, "save its parts"),
-    ],
-)
-def test_what_cannot_be_joined(result, call, error, match):
-    with pytest.raises(error, match=match):
-        call(result)
-
-
-def test_results_and_choices_are_pickled(result):
-    for again in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
-        np.testing.assert_array_equal(again.valid["loss"], result.valid["loss"])
-        assert again.best("1se").coords == result.best("1se").coords
-    chosen = pickle.loads(pickle.dumps(result.best()))
-    assert repr(chosen.point) == repr(result.best().point)
