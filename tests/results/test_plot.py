@@ -8,11 +8,11 @@ import jax
 import matplotlib as mpl
 import numpy as np
 import pytest
-from jaxreg.results.curves import ValidationCurveDisplay
-from jaxreg.results.learning import LearningCurvesDisplay
 
 import jaxreg as jr
 from jaxreg.results.axes import place
+from jaxreg.results.curves import ValidationCurveDisplay
+from jaxreg.results.learning import LearningCurvesDisplay
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
