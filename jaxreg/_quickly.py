@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
+from jax.extend import core
 
-__all__ = ["quickly"]
+__all__ = ["answered", "quickly"]
 
 _LESS = {"xla_backend_optimization_level": 0}
 _LEAST = {**_LESS, "xla_cpu_use_fusion_emitters": False}
@@ -40,3 +42,17 @@ def quickly(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Calla
         return jax.jit(function, static_argnums=static, compiler_options=_options())
 
     return functools.wraps(function)(lambda *args: program()(*args))
+
+
+def answered(ask: Callable[[], Any]) -> Any:
+    """`ask()` as one program that runs at once, also inside of what is being traced.
+
+    Where it depends on values that are traced themselves it cannot run now: its numbers are then traced,
+    but for those that depend on none.
+    """
+    closed, shapes = jax.make_jaxpr(ask, return_shape=True)()
+    if any(isinstance(x, Tracer) for x in closed.consts):
+        with jax.ensure_compile_time_eval():
+            return ask()
+    program = jax.jit(core.jaxpr_as_fun(closed), compiler_options=_options()).lower().compile()
+    return jax.tree.unflatten(jax.tree.structure(shapes), program())

@@ -26,6 +26,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
+from jaxreg._quickly import answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import metric as metrics
 from jaxreg.coupling import probe
@@ -83,20 +84,26 @@ def measure(
     if not any(touched):
         nothing = jnp.zeros(len(touched))
         return Metric(nothing, nothing, nothing, nothing)
+    shapes = jax.eval_shape(lambda tree: tree, params)
+    try:
+        begun = jax.eval_shape(lambda: probe.bench(optimizer, shapes)[1])
+    except Exception as error:
+        raise ValueError(
+            f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
+            f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
+        ) from error
+    names = probe.state_names(begun)
+    _refuse_wrappers(owner, names)
     with jax.ensure_compile_time_eval():
-        try:
-            asked, state = probe.bench(optimizer, params)
-        except Exception as error:
-            raise ValueError(
-                f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
-                f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
-            ) from error
-        names = probe.state_names(state)
-        _refuse_wrappers(owner, names)
         start = _first_step(owner, learning_rate)
+
+    def ask() -> tuple:
+        asked, state = probe.bench(optimizer, shapes)
         talk = _Interview(asked, probe.advance(state, start), rate_at(learning_rate, start))
         metric, base, formula = _solve(talk)
-        schedule = _later(talk, base, start, learning_rate)
+        return metric, formula, _later(talk, base, start, learning_rate)
+
+    metric, formula, schedule = answered(ask)
     paths = _tree.flatten(params).paths
     _judge(owner, metric.gain, _Evidence(formula, schedule), names, paths, np.asarray(touched))
     return metric

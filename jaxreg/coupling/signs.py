@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
-from jax.typing import ArrayLike
+from jax import Array, lax
 
 from jaxreg import _tree
+from jaxreg._quickly import answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import probe
 from jaxreg.objective import penalty_gradient
@@ -34,14 +34,18 @@ def check_direction(owner: str, direction: optax.GradientTransformation, params:
     Raises:
       ValueError: a leaf moves against its gradient.
     """
-    with jax.ensure_compile_time_eval():
-        try:
-            asked, state = probe.bench(direction, params, most=_MOST)
-            forth, back = (_drift(asked, state, g, 0.0) for g in (2.0**-10, -(2.0**-10)))
-        except Exception:  # whatever it is, the optimizer itself will say it better
-            return
+    shapes = jax.eval_shape(lambda tree: tree, params)
+
+    def ask() -> Array:
+        asked, state = probe.bench(direction, shapes, most=_MOST)
         # The difference of two opposite answers is free of noise and decay.
-        along = forth - back
+        forth, back = _drifts(asked, state, jnp.asarray([2.0**-10, -(2.0**-10)]), jnp.zeros(2))
+        return forth - back
+
+    try:
+        along = answered(ask)
+    except Exception:  # whatever it is, the optimizer itself will say it better
+        return
     if is_concrete(along) and (np.asarray(along) < 0).any():
         path = _tree.flatten(params).paths[int(np.argmax(np.asarray(along) < 0))]
         raise ValueError(
@@ -70,11 +74,11 @@ def check_coupling(
     Raises:
       ValueError: some leaf grows at both sizes; the message says how to write the chain.
     """
-    with jax.ensure_compile_time_eval():
-        try:
-            grows = _grows(optimizer, penalty, params)
-        except Exception:  # a guard must not stop what it does not understand
-            return
+    shapes = jax.eval_shape(lambda tree: tree, params)
+    try:
+        grows = answered(lambda: _grows(optimizer, penalty, shapes))
+    except Exception:  # a guard must not stop what it does not understand
+        return
     if is_concrete(grows) and np.asarray(grows).any():
         path = _tree.flatten(params).paths[int(np.argmax(np.asarray(grows)))]
         raise ValueError(
@@ -90,23 +94,35 @@ def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: Py
     """Which leaves grow at both sizes, [L]."""
     asked, state = probe.bench(optimizer, params, at=0.5, most=_MOST)
     signs = jnp.asarray([1.0 - 2.0 * (i % 2) for i in range(len(jax.tree.leaves(params)))])
-    grows = [_grows_at(asked, state, penalty, size * signs) for size in (0.5, 8.0)]
+    at = jnp.asarray([0.5, -0.5, 8.0, -8.0])[:, None] * signs
+    drift = _drifts(asked, state, jnp.zeros(4), at)
+    slope = jax.vmap(lambda p: probe.vector(penalty_gradient(penalty, asked.tree(p))))(at)
+    grows = [_grows_at(drift[i : i + 2], slope[i : i + 2], at[i]) for i in (0, 2)]
     return grows[0] & grows[1]
 
 
-def _grows_at(asked: probe.Bench, state: PyTree, penalty: Penalty, at: Array) -> Array:
-    forth, back = (_drift(asked, state, 0.0, p) for p in (at, -at))
-    slopes = [probe.vector(penalty_gradient(penalty, asked.tree(p))) for p in (at, -at)]
+def _grows_at(drift: Array, slopes: Array, at: Array) -> Array:
     slope = slopes[0] - slopes[1]
     up = jnp.where(slope == 0, at, slope)
-    along = (forth - back) * up
-    return along > _SHARE * (jnp.abs(forth) + jnp.abs(back)) * jnp.abs(up)
+    along = (drift[0] - drift[1]) * up
+    return along > _SHARE * (jnp.abs(drift[0]) + jnp.abs(drift[1])) * jnp.abs(up)
 
 
-def _drift(asked: probe.Bench, state: PyTree, gradient: float, at: ArrayLike) -> Array:
-    """The sum of a few updates; the first alone may be 0 under a warm-up."""
-    total = jnp.zeros(())
-    for _ in range(3):
-        update, state = asked.ask(state, gradient, at)
-        total = total + update
-    return total
+def _drifts(asked: probe.Bench, state: PyTree, gradients: Array, at: Array) -> Array:
+    """For each gradient [q] and place [q] or [q, L] the sum of a few updates, [q, L].
+
+    The first update alone may be 0 under a warm-up. Mapped and looped over, so that the program holds the
+    optimizer once.
+    """
+
+    def drift(gradient: Array, place: Array) -> Array:
+        def step(carry: tuple, _: None) -> tuple:
+            state, total = carry
+            update, state = asked.ask(state, gradient, place)
+            return (state, total + update), None
+
+        count = len(jax.tree.leaves(asked.like))
+        (_, total), _ = lax.scan(step, (state, jnp.zeros(count)), length=3)
+        return total
+
+    return jax.vmap(drift)(gradients, at)

@@ -10,7 +10,18 @@ import numpy as np
 from jaxreg.results import summary
 from jaxreg.results.status import Status
 
-__all__ = ["BLUE", "GREY", "ORANGE", "RED", "choice_indices", "coordinates", "point_text", "some"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "ORANGE",
+    "RED",
+    "choice_indices",
+    "coordinates",
+    "ordered",
+    "point_text",
+    "short",
+    "some",
+]
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, RED = "#0072B2", "#E69F00", "#6E6E6E", "#C1272D"
@@ -22,10 +33,24 @@ def coordinates(result: Any, names: Iterable[str] | None = None) -> dict[str, np
     return {"λ" if n == "lam" else n: summary.column(result.coords[n]) for n in chosen}
 
 
+def ordered(result: Any, along: str | None = None) -> dict[str, np.ndarray]:
+    """All coordinates, that to draw along first: by default a strength, or else the first number."""
+    coords = coordinates(result)
+    numbers = [n for n in result.coords if summary.column(result.coords[n]).dtype != object]
+    asked = along or next(iter([*result.strengths, *numbers, *result.coords]))
+    summary.chosen("coordinate", asked, result.coords)
+    first = "λ" if asked == "lam" else asked
+    return {first: coords[first], **coords}
+
+
 def point_text(coords: dict[str, np.ndarray], k: int) -> str:
     """The coordinates of a point in words."""
-    number = lambda v: f"{v:.3g}" if isinstance(v, float) else str(v)
-    return ", ".join(f"{name} = {number(values.tolist()[k])}" for name, values in coords.items())
+    return ", ".join(f"{name} = {short(values.tolist()[k])}" for name, values in coords.items())
+
+
+def short(value: Any) -> str:
+    """A coordinate in few digits; one that is missing is a dash."""
+    return str(value) if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.3g}"
 
 
 def choice_indices(result: Any) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Axes of plots: strengths on a log scale with a place for 0 and infinity, and a common look."""
+"""Axes of plots: a log scale with a place for 0, infinity and what is missing, and a common look."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Axis", "add_legend", "dress_strengths", "dress_values", "new_axes", "place", "pyplot"]
+__all__ = ["Axis", "add_legend", "dress", "dress_values", "new_axes", "place", "pyplot"]
 
 # Means that span more than this factor are drawn on a log axis.
 _WIDE = 30.0
@@ -29,7 +29,7 @@ def new_axes() -> Any:
 
 
 class Axis(NamedTuple):
-    """Where strengths stand on a log axis: 0 and infinity get a place of their own at its ends."""
+    """Where the values of a coordinate stand: those of no scale get a place of their own."""
 
     position: np.ndarray
     special: dict[float, str]  # position -> tick label
@@ -37,7 +37,13 @@ class Axis(NamedTuple):
 
 
 def place(lam: np.ndarray) -> Axis:
-    """Positions of strengths on a log axis; on a linear one if none is positive, or one negative."""
+    """Positions on a log axis; on a linear one if none is positive, or one negative; of texts, in a row.
+
+    On a log axis 0, infinity and what is missing, NaN, stand apart at its ends.
+    """
+    if lam.dtype == object:
+        names, position = np.unique(lam.astype(str), return_inverse=True)
+        return Axis(position.astype(float), dict(enumerate(names.tolist())), None)
     positive = lam[(lam > 0) & np.isfinite(lam)]
     if not positive.size or (lam < 0).any():
         return Axis(np.where(np.isfinite(lam), lam, 1.0), {}, None)
@@ -45,31 +51,42 @@ def place(lam: np.ndarray) -> Axis:
     gap = max(1.5, (high / low) ** 0.12)
     position = np.where(lam == 0, low / gap, np.where(np.isinf(lam), high * gap, lam))
     special = {low / gap: "0"} if (lam == 0).any() else {}
+    if np.isnan(lam).any():
+        missing = low / gap ** (1 + len(special))
+        position, special = np.where(np.isnan(lam), missing, position), {missing: "-"} | special
     special |= {high * gap: "∞"} if np.isinf(lam).any() else {}
     return Axis(position, special, (low, high))
 
 
-def dress_strengths(ax: Any, axis: Axis) -> None:
-    """A log axis whose ends may be 0 and infinity, with a break before them."""
+def dress(ax: Any, axis: Axis, which: str = "x") -> None:
+    """Scale and ticks of the x or y axis; on a log scale a break before what stands apart."""
+    set_ticks, lines = getattr(ax, f"set_{which}ticks"), getattr(ax, f"{which}axis")
     if axis.inside is None:
+        if axis.special:
+            set_ticks(list(axis.special), list(axis.special.values()))
+            ax.margins(0.1)
         return
     from matplotlib.ticker import FixedLocator
 
-    ax.set_xscale("log")
+    getattr(ax, f"set_{which}scale")("log")
     if not axis.special:
         return
     low, high = axis.inside
-    locator, formatter = ax.xaxis.get_major_locator(), ax.xaxis.get_major_formatter()
+    locator, formatter = lines.get_major_locator(), lines.get_major_formatter()
     ticks = [float(t) for t in locator.tick_values(low, high) if low <= t <= high]
-    minor = ax.xaxis.get_minor_locator().tick_values(low, high)
-    ax.set_xticks([*ticks, *axis.special], [*formatter.format_ticks(ticks), *axis.special.values()])
-    ax.xaxis.set_minor_locator(FixedLocator([t for t in minor if low <= t <= high]))
-    for position in axis.special:
-        between = np.sqrt(position * (low if position < low else high))
-        ax.text(
-            between, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center",
-            fontsize="small", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-        )  # fmt: skip
+    minor = lines.get_minor_locator().tick_values(low, high)
+    set_ticks([*ticks, *axis.special], [*formatter.format_ticks(ticks), *axis.special.values()])
+    lines.set_minor_locator(FixedLocator([t for t in minor if low <= t <= high]))
+    transform = getattr(ax, f"get_{which}axis_transform")()
+    below = max((p for p in axis.special if p < low), default=low)
+    for a, b in ((below, low), (high, max(axis.special))):
+        if a < b:
+            at = (np.sqrt(a * b), 0)
+            ax.text(
+                *(at if which == "x" else at[::-1]), "//", transform=transform, ha="center",
+                va="center", fontsize="small", rotation=0 if which == "x" else 90,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
 
 
 def dress_values(ax: Any, values: np.ndarray) -> None:

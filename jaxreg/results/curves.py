@@ -21,10 +21,11 @@ from jaxreg.results._pictures import (
     RED,
     choice_indices,
     coordinates,
+    ordered,
     point_text,
     some,
 )  # fmt: skip
-from jaxreg.results.axes import Axis, add_legend, dress_strengths, dress_values, new_axes, place
+from jaxreg.results.axes import Axis, add_legend, dress, dress_values, new_axes, place
 from jaxreg.results.status import Status
 
 __all__ = ["ValidationCurveDisplay"]
@@ -49,8 +50,8 @@ class ValidationCurveDisplay:
     """Training and validation means against a coordinate, with ± one standard error and both choices.
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_`, `bands_` and
-    `points_` by the label of the curve, `choices_` by rule, `diverged_` and `given_up_`. The points of
-    a point that was given up are of the rung where it was: rings, apart from the lines.
+    `points_` by the label of the curve, `choices_` by rule, `diverged_` and `given_up_`. What was given
+    up is of the rung where it was: rings, apart from the lines.
     """
 
     coords: dict[str, np.ndarray]
@@ -71,7 +72,12 @@ class ValidationCurveDisplay:
 
     @classmethod
     def from_result(
-        cls, result: Any, ax: Any = None, metric: str = "loss", along: str | None = None
+        cls,
+        result: Any,
+        ax: Any = None,
+        metric: str = "loss",
+        along: str | None = None,
+        best: bool = False,
     ) -> ValidationCurveDisplay:
         """Draw the last step of a `SweepResult`.
 
@@ -81,21 +87,28 @@ class ValidationCurveDisplay:
           metric: "loss", or one of the trainer's metrics. The choices shown are those by the loss.
           along: the coordinate to draw against; the first strength by default. There is a curve for each
             value of the others, or, where these are many, one of the best of them.
+          best: the curve of the best of the others in any case.
 
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric or coordinate.
         """
-        coords = _ordered(result, along)
-        display = cls(
+        return cls.of_result(result, metric, along, best).plot(ax)
+
+    @classmethod
+    def of_result(
+        cls, result: Any, metric: str = "loss", along: str | None = None, best: bool = False
+    ) -> ValidationCurveDisplay:
+        """The numbers of `from_result`, not drawn yet."""
+        coords = ordered(result, along)
+        return cls(
             coords=coords,
             metric=metric,
             title=summary.label(result.points),
-            curves=list(_curves(result, metric, coords)),
+            curves=list(_curves(result, metric, coords, best)),
             diverged=some(result, Status.DIVERGED),
             given_up=some(result, Status.GIVEN_UP),
             choices=choice_indices(result),
         )
-        return display.plot(ax)
 
     def plot(self, ax: Any = None) -> ValidationCurveDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
@@ -109,7 +122,7 @@ class ValidationCurveDisplay:
             self._draw_choice(rule, k, axis)
         self._draw_diverged(axis)
         self._draw_given_up(axis)
-        dress_strengths(self.ax_, axis)
+        dress(self.ax_, axis)
         # Scaled for the validation curves: a training loss near 0 would flatten their valley.
         dress_values(self.ax_, np.concatenate([c.mean for c in self.curves if not c.dashed]))
         known = any(np.isfinite(c.stderr).any() for c in self.curves)
@@ -133,13 +146,17 @@ class ValidationCurveDisplay:
         (line,) = self.ax_.plot(x, y, style, label=curve.label, linewidth=1.6, **look)
         self.lines_[curve.label] = line
         self.bands_[curve.label] = self.ax_.fill_between(
-            x, y - band, y + band, color=curve.color, alpha=0.18, linewidth=0
+            x, y - band, y + band, color=curve.color, linewidth=0, alpha=self._alpha()
         )
         if not scaled.all():
             ends = [v[~scaled] for v in (x, mean, band)]
             self.points_[curve.label] = self.ax_.errorbar(
                 *ends, linestyle="none", capsize=3, **look
             )
+
+    def _alpha(self) -> float:
+        """Bands of many curves lie upon each other: the fainter the more."""
+        return 0.25 / (1 + sum(not c.dashed for c in self.curves))
 
     def _draw_choice(self, rule: str, k: int, axis: Axis) -> None:
         color, style = {"min": ("black", "--"), "1se": (ORANGE, "-.")}[rule]
@@ -169,44 +186,34 @@ class ValidationCurveDisplay:
         )  # fmt: skip
 
 
-def _ordered(result: Any, along: str | None) -> dict[str, np.ndarray]:
-    """The coordinates, that to draw along first."""
-    coords = coordinates(result)
-    numeric = [n for n, v in coords.items() if v.dtype != object] or list(coords)
-    asked: str = along if along is not None else next(iter(result.strengths), numeric[0])
-    name = "λ" if asked == "lam" else asked
-    first = summary.chosen("coordinate", name, coords)
-    if first.dtype == object:
-        raise ValueError(f"plot: the coordinate {name!r} is no number; draw along another.")
-    return {name: first, **coords}
-
-
-def _curves(result: Any, metric: str, coords: dict[str, np.ndarray]) -> Iterator[Curve]:
-    """Training and validation curve, for each combination of further coordinates apart."""
+def _curves(result: Any, metric: str, coords: dict[str, np.ndarray], best: bool) -> Iterator[Curve]:
+    """Training and validation curve; of several groups of points that of validation alone."""
     along, *_ = coords.values()
-    for i, (name, index) in enumerate(_groups(result, coords).items()):
-        index = index[np.argsort(along[index], kind="stable")]
-        color = _GROUPS[i % len(_GROUPS)]
-        for split in ("train", "valid"):
+    groups = _groups(result, coords, best)
+    alone = len(groups) == 1
+    for i, (name, index) in enumerate(groups.items()):
+        index = index[np.argsort(place(along).position[index], kind="stable")]
+        for split in ("train", "valid") if alone else ("valid",):
             word = "training" if split == "train" else "validation"
             yield Curve(
-                label=f"{word}, {name}" if name else word,
+                label=name if not alone else f"{word}, {name}" if name else word,
                 index=index,
                 mean=result.mean(metric, split)[index],
                 stderr=result.stderr(metric, split)[index],
-                color=GREY if split == "train" and not name else color,
+                color=GREY if split == "train" else _GROUPS[i % len(_GROUPS)],
                 dashed=split == "train",
             )
 
 
-def _groups(result: Any, coords: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _groups(result: Any, coords: dict[str, np.ndarray], best: bool) -> dict[str, np.ndarray]:
     """Points that differ by the first coordinate alone, by the values of the others.
 
     Where that would be more curves than can be told apart, the best of the others at each value.
     """
-    (_, along), *others = coords.items()
-    names = [point_text(dict(others), k) for k in range(len(along))]
+    (first, along), *_ = coords.items()
+    others = {n: v for n, v in coordinates(result, summary.varying(result)).items() if n != first}
+    names = [point_text(others, k) for k in range(len(along))]
     groups = {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names)}
-    if len(groups) <= len(_GROUPS):
+    if len(groups) <= (1 if best else len(_GROUPS)):
         return groups
-    return {f"best {', '.join(n for n, _ in others)}": summary.best_of_each(result, along)}
+    return {f"best {', '.join(others)}": summary.best_of_each(result, along)}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxreg.results import summary
-from jaxreg.results._pictures import BLUE, GREY, RED, choice_indices, coordinates, point_text, some
+from jaxreg.results._pictures import BLUE, GREY, RED, choice_indices, ordered, point_text, some
 from jaxreg.results.axes import add_legend, dress_values, new_axes, place, pyplot
 from jaxreg.results.status import Status
 
@@ -50,7 +50,7 @@ class LearningCurvesDisplay:
             loss = _carried(result, getattr(result, split)["loss"]).mean((1, 2))
             # An accuracy of NaN outputs is a number, and means nothing.
             curves = np.where(np.isfinite(loss), values.mean((1, 2)), np.nan)
-        coords = {n: v for n, v in coordinates(result).items() if v.dtype != object}
+        coords = {n: v for n, v in ordered(result).items() if v.dtype != object}
         display = cls(
             coords=coords or {"point": np.arange(len(curves), dtype=float)},
             label=f"{'training' if split == 'train' else 'validation'} {metric}",
@@ -97,7 +97,7 @@ class LearningCurvesDisplay:
         zero = lam[k] == 0 and place(lam).inside is not None
         if zero:
             look |= {"color": "black", "linestyle": "--", "zorder": 4}
-        elif np.isinf(lam[k]):
+        elif not np.isfinite(lam[k]):
             look |= {"color": GREY, "linestyle": "--"}
         elif scale is not None:
             look["color"] = scale.to_rgba(lam[k])
@@ -108,7 +108,7 @@ class LearningCurvesDisplay:
         return look
 
     def _draw_ends(self) -> None:
-        """A cross where the mean of a diverged penalty stops being finite."""
+        """A cross where the mean of a diverged point stops being finite."""
         ends = [
             (self.time[i], self.curves[k, i])
             for k in np.flatnonzero(self.diverged)

@@ -216,22 +216,27 @@ class SweepResult:
     def plot(self, ax: Any = None, metric: str = "loss", along: str | None = None) -> Any:
         """The validation metric over the points, with the choices marked.
 
-        Over one coordinate it is the validation curve with standard errors; over two a heat map. With
-        `along`, the name of a coordinate, and for more than two, it is the curve against that one: one
-        line for each value of the others or, where these are many, for the best of them.
+        Over one coordinate it is the validation curve with standard errors, over two a heat map, and over
+        more a curve for each of them, of the best of the others. With `along`, the name of a coordinate,
+        it is the curve against that one: a line for each value of the others or, where these are many, of
+        the best of them.
 
         Returns:
-          A `ValidationCurveDisplay` or a `HeatMapDisplay`, which keep their matplotlib artists.
+          A `ValidationCurveDisplay`, `HeatMapDisplay` or `ProfilesDisplay`, which keep their matplotlib
+          artists.
 
         Raises:
           ImportError: matplotlib is not installed. ValueError: no such metric or coordinate.
         """
         from jaxreg.results.curves import ValidationCurveDisplay
+        from jaxreg.results.profiles import ProfilesDisplay
         from jaxreg.results.surface import HeatMapDisplay
 
         varying = [summary.column(self.coords[n]) for n in summary.varying(self)]
         if along is None and len(varying) == 2 and all(v.dtype != object for v in varying):
             return HeatMapDisplay.from_result(self, ax=ax, metric=metric)
+        if along is None and len(varying) > 2 and ax is None:
+            return ProfilesDisplay.from_result(self, metric=metric)
         return ValidationCurveDisplay.from_result(self, ax=ax, metric=metric, along=along)
 
     def plot_parallel(self, ax: Any = None, metric: str = "loss") -> Any:

@@ -8,8 +8,16 @@ from typing import Any
 import numpy as np
 
 from jaxreg.results import summary
-from jaxreg.results._pictures import BLUE, GREY, ORANGE, RED, choice_indices, coordinates, some
-from jaxreg.results.axes import add_legend, new_axes, place, pyplot
+from jaxreg.results._pictures import (
+    GREY,
+    ORANGE,
+    RED,
+    choice_indices,
+    coordinates,
+    short,
+    some,
+)  # fmt: skip
+from jaxreg.results.axes import add_legend, dress, new_axes, place, pyplot
 from jaxreg.results.status import Status
 
 __all__ = ["HeatMapDisplay", "ParallelDisplay"]
@@ -94,18 +102,17 @@ class HeatMapDisplay:
         for axis, values in (("x", columns), ("y", rows)):
             step = -(-len(values) // 10)
             ticks = np.arange(0, len(values), step)
-            getattr(self.ax_, f"set_{axis}ticks")(ticks, [_short(values[t]) for t in ticks])
+            getattr(self.ax_, f"set_{axis}ticks")(ticks, [short(values[t]) for t in ticks])
         return list(zip(i.astype(float), j.astype(float)))
 
     def _draw_dots(self, x: Any, y: Any) -> list[tuple[float, float]]:
         at = [place(v) for v in (x, y)]
-        for scale, axis in zip((self.ax_.set_xscale, self.ax_.set_yscale), at):
-            if axis.inside is not None:
-                scale("log")
         self.map_ = self.ax_.scatter(
             at[0].position, at[1].position, c=self.score, cmap=_colors(), norm=_norm(self.score), s=45,
             edgecolors=GREY, linewidths=0.5,
         )  # fmt: skip
+        for which, axis in zip("xy", at):
+            dress(self.ax_, axis, which)
         return list(zip(at[0].position, at[1].position))
 
 
@@ -144,22 +151,23 @@ class ParallelDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
         self.ax_ = ax if ax is not None else new_axes()
         self.figure_ = self.ax_.figure
+        finite = np.isfinite(self.score)
         columns = {**self.coords, self.label: self.score}
-        heights = np.stack([_height(v) for v in columns.values()], 1)
+        heights = np.full((len(self.score), len(columns)), np.nan)
+        heights[finite] = np.stack([_height(v[finite]) for v in columns.values()], 1)
         norm, colors = _norm(self.score), _colors()
-        self.lines_ = []
-        for line, score in zip(heights, self.score):
-            drawn = None
-            if np.isfinite(score):
-                (drawn,) = self.ax_.plot(line, color=colors(norm(score)), linewidth=1.0, alpha=0.7)
-            self.lines_.append(drawn)
+        self.lines_ = [None] * len(heights)
+        # The best on top.
+        for k in sorted(np.flatnonzero(finite), key=lambda k: -self.score[k]):
+            look = {"color": colors(norm(self.score[k])), "linewidth": 1.0, "alpha": 0.7}
+            (self.lines_[k],) = self.ax_.plot(heights[k], **look)
         for rule, k in self.choices.items():
             color, style = {"min": ("black", "-"), "1se": (ORANGE, "-.")}[rule]
             (self.choices_[rule],) = self.ax_.plot(
                 heights[k], style, color=color, linewidth=2.6, label=_WORDS[rule], zorder=4
             )
-        for i, (name, values) in enumerate(columns.items()):
-            self._draw_axis(i, name, values)
+        for i, values in enumerate(columns.values()):
+            self._draw_axis(i, values[finite], heights[finite, i])
         self.ax_.set_xlim(-0.3, len(columns) - 0.55)
         self.ax_.set_ylim(-0.06, 1.06)
         self.ax_.set_xticks(range(len(columns)), columns)
@@ -168,29 +176,25 @@ class ParallelDisplay:
         add_legend(self.ax_, self.title)
         return self
 
-    def _draw_axis(self, i: int, name: str, values: np.ndarray) -> None:
+    def _draw_axis(self, i: int, values: np.ndarray, heights: np.ndarray) -> None:
         self.ax_.axvline(i, color=GREY, linewidth=1.0, zorder=1)
-        shown = np.unique(values if values.dtype == object else values[np.isfinite(values)])
+        _, shown = np.unique(values, return_index=True)
         if len(shown) > 6:
             shown = shown[np.linspace(0, len(shown) - 1, 6).astype(int)]
-        for value in shown:
-            height = float(_height(values)[list(values).index(value)])
+        box = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 0.6}
+        for k in shown:
             self.ax_.annotate(
-                _short(value), (i, height), (4, 0), textcoords="offset points", va="center",
-                fontsize="small", color=BLUE, bbox={"facecolor": "white", "alpha": 0.7, "lw": 0},
+                short(values.tolist()[k]), (i, heights[k]), (4, 0), textcoords="offset points",
+                va="center", fontsize="small", bbox=box, zorder=5,
             )  # fmt: skip
 
 
 def _height(values: np.ndarray) -> np.ndarray:
-    """Values on a scale from 0 to 1, by logarithm where they are strengths."""
-    if values.dtype == object:
-        names = sorted(set(values))
-        return np.array([names.index(v) for v in values]) / max(len(names) - 1, 1)
+    """Values on a scale from 0 to 1, by logarithm where all are positive or 0; texts in a row."""
     axis = place(values)
     at = np.log(axis.position) if axis.inside else axis.position
-    finite = at[np.isfinite(at)]
-    span = np.ptp(finite) if finite.size else 0.0
-    return (at - finite.min()) / span if span else np.where(np.isfinite(at), 0.5, np.nan)
+    span = np.ptp(at) if at.size else 0.0
+    return (at - at.min()) / span if span else np.full(len(at), 0.5)
 
 
 def _norm(score: np.ndarray) -> Any:
@@ -206,7 +210,3 @@ def _norm(score: np.ndarray) -> Any:
 
 def _colors() -> Any:
     return pyplot().get_cmap("viridis_r")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, (float, np.floating)) else str(value)
