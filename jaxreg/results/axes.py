@@ -37,7 +37,7 @@ class Axis(NamedTuple):
 
 
 def place(lam: np.ndarray) -> Axis:
-    """Positions on a log axis; on a linear one if none is positive, or one negative; of texts, in a row.
+    """Positions of strengths and what else is spaced by factors on a log axis, of texts in a row.
 
     On a log axis 0, infinity and what is missing, NaN, stand apart at its ends.
     """
@@ -45,7 +45,7 @@ def place(lam: np.ndarray) -> Axis:
         names, position = np.unique(lam.astype(str), return_inverse=True)
         return Axis(position.astype(float), dict(enumerate(names.tolist())), None)
     positive = lam[(lam > 0) & np.isfinite(lam)]
-    if not positive.size or (lam < 0).any():
+    if not positive.size or (lam < 0).any() or (np.isfinite(lam).all() and not _is_log(positive)):
         return Axis(np.where(np.isfinite(lam), lam, 1.0), {}, None)
     low, high = float(positive.min()), float(positive.max())
     gap = max(1.5, (high / low) ** 0.12)
@@ -56,6 +56,16 @@ def place(lam: np.ndarray) -> Axis:
         position, special = np.where(np.isnan(lam), missing, position), {missing: "-"} | special
     special |= {high * gap: "∞"} if np.isinf(lam).any() else {}
     return Axis(position, special, (low, high))
+
+
+def _is_log(positive: np.ndarray) -> bool:
+    """Whether values are rather spaced by factors: their middle is nearer to the geometric one."""
+    values = np.unique(positive)
+    low, high = values[0], values[-1]
+    if high < 9.9 * low:
+        return False
+    middle = np.sqrt(np.sqrt(low * high) * (low + high) / 2)
+    return len(values) == 2 or bool(np.median(values) < middle)
 
 
 def dress(ax: Any, axis: Axis, which: str = "x") -> None:
@@ -103,8 +113,11 @@ def dress_values(ax: Any, values: np.ndarray) -> None:
 
 def add_legend(ax: Any, title: str) -> None:
     """Above the axes, where it hides no curve."""
-    if ax.get_legend_handles_labels()[0]:
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        # As many columns as the figure is wide: a wider legend would squeeze the axes.
+        columns = int(np.clip(110 // (5 + max(map(len, labels))), 1, 3))
         ax.legend(
-            title=title, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False,
+            title=title, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
             fontsize="small", alignment="left", borderaxespad=0.2,
         )  # fmt: skip

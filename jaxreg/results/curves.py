@@ -30,7 +30,7 @@ from jaxreg.results.status import Status
 
 __all__ = ["ValidationCurveDisplay"]
 
-_GROUPS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+_GROUPS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 
 
 @dataclasses.dataclass
@@ -189,11 +189,12 @@ class ValidationCurveDisplay:
 def _curves(result: Any, metric: str, coords: dict[str, np.ndarray], best: bool) -> Iterator[Curve]:
     """Training and validation curve; of several groups of points that of validation alone."""
     along, *_ = coords.values()
-    groups = _groups(result, coords, best)
+    groups = _groups(result, coords, best or along.dtype == object)
     alone = len(groups) == 1
     for i, (name, index) in enumerate(groups.items()):
         index = index[np.argsort(place(along).position[index], kind="stable")]
-        for split in ("train", "valid") if alone else ("valid",):
+        trained = alone and np.isfinite(result.mean(metric, "train")).any()
+        for split in ("train", "valid") if trained else ("valid",):
             word = "training" if split == "train" else "validation"
             yield Curve(
                 label=name if not alone else f"{word}, {name}" if name else word,

@@ -94,6 +94,7 @@ class LearningCurvesDisplay:
     def _look(self, k: int, lam: np.ndarray, scale: Any) -> dict[str, Any]:
         chosen = self.choices.get("min") == k
         look: dict[str, Any] = {"color": BLUE, "linewidth": 2.4 if chosen else 1.1}
+        look |= {"marker": "o"} if len(self.time) == 1 else {}
         zero = lam[k] == 0 and place(lam).inside is not None
         if zero:
             look |= {"color": "black", "linestyle": "--", "zorder": 4}

@@ -100,8 +100,8 @@ class HeatMapDisplay:
         norm = _norm(self.score)
         self.map_ = self.ax_.imshow(cells, origin="lower", aspect="auto", cmap=_colors(), norm=norm)
         for axis, values in (("x", columns), ("y", rows)):
-            step = -(-len(values) // 10)
-            ticks = np.arange(0, len(values), step)
+            ticks = np.arange(0, len(values), -(-len(values) // 10))
+            self.ax_.tick_params(axis, labelsize="small" if len(ticks) > 6 else "medium")
             getattr(self.ax_, f"set_{axis}ticks")(ticks, [short(values[t]) for t in ticks])
         return list(zip(i.astype(float), j.astype(float)))
 

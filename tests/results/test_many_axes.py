@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import jaxreg as jr
+from jaxreg.results.axes import place
+from jaxreg.results.profiles import ProfilesDisplay
 from jaxreg.results.surface import HeatMapDisplay
 
 mpl.use("Agg")
@@ -93,10 +95,11 @@ def test_two_axes_make_a_heat_map_with_the_choice_marked(result):
 
 def test_slices_are_a_curve_for_each_value_of_the_other(result):
     shown = result.plot(along="lam")
-    line = shown.lines_["validation, lr = 0.03"]
-    np.testing.assert_allclose(shown.curves[3].mean, MEANS.reshape(3, 4)[:, 1])
+    line = shown.lines_["lr = 0.03"]
+    np.testing.assert_allclose(shown.curves[1].mean, MEANS.reshape(3, 4)[:, 1])
     assert np.isnan(line.get_ydata()[0]), "0 stands apart"
-    assert len(shown.lines_) == 8
+    assert list(shown.lines_) == [f"lr = {lr}" for lr in RATES]
+    assert len({line.get_color() for line in shown.lines_.values()}) == 4
     assert result.plot(along="lr").ax_.get_xlabel() == "lr"
     with pytest.raises(ValueError, match="no coordinate 'width'"):
         result.plot(along="width")
@@ -107,18 +110,89 @@ def test_many_values_of_the_others_are_one_curve_of_the_best():
     grid = jr.grid(lambda lam, lr: {"reg": jr.l2(lam), "lr": lr}, lam=LAMS, lr=rates)
     means = np.random.default_rng(0).uniform(size=27)
     shown = jr.SweepResult.of(grid, valid=means).plot(along="lam")
-    np.testing.assert_allclose(shown.curves[1].mean, means.reshape(3, 9).min(1))
-    assert shown.curves[1].label == "validation, best lr"
+    (curve,) = shown.curves  # there are no training scores to draw
+    np.testing.assert_allclose(curve.mean, means.reshape(3, 9).min(1))
+    assert curve.label == "validation, best lr"
+
+
+BUILD = lambda lam, lr, rate=0.0: {"reg": jr.l2(lam), "lr": lr, "rate": rate}
+THREE = jr.grid(BUILD, lam=LAMS, lr=RATES, rate=[0.0, 0.5])
+
+
+def test_three_axes_are_a_curve_for_each_of_the_best_of_the_others():
+    means = np.add.outer(MEANS, [0.0, 0.05]).ravel()
+    got = jr.SweepResult.of(THREE, valid=scores(means), train=scores(means / 2))
+    shown = got.plot()
+    assert isinstance(shown, ProfilesDisplay)
+    assert list(shown.axes_) == ["lam", "lr", "rate"]
+    for axis, name in enumerate(shown.axes_):
+        others = tuple({0, 1, 2} - {axis})
+        trained, validated = shown.displays[name].curves
+        np.testing.assert_allclose(validated.mean, means.reshape(3, 4, 2).min(others))
+        np.testing.assert_allclose(trained.mean, validated.mean / 2)
+    lines = {n: d.choices_["min"].get_xdata()[0] for n, d in shown.displays.items()}
+    assert lines == pytest.approx(got.best().coords)
+    assert [a.get_xlabel() for a in shown.axes_.values()] == ["λ", "lr", "rate"]
+    assert all(a.get_legend() is None for a in shown.axes_.values())
+    (legend,) = shown.figure_.legends
+    assert [t.get_text() for t in legend.get_texts()][:2] == ["training", "validation"]
+    figure, ax = plt.subplots()
+    assert got.plot(ax=ax, along="rate").ax_ is ax
+    assert got.plot(ax=ax).figure_ is figure
+
+
+def test_an_axis_of_one_value_is_no_axis_of_a_picture():
+    grid = jr.points(BUILD, lam=[0.1, 1.0, 10.0], lr=[0.1] * 3)
+    shown = jr.SweepResult.of(grid, valid=[3.0, 1.0, 2.0]).plot()
+    assert shown.lines_["validation"].get_ydata().tolist() == [3, 1, 2]
+
+
+def test_names_of_sweeps_stand_in_a_row():
+    part = lambda means: jr.SweepResult.of(jr.grid(jr.l2, lam=[0.1, 1.0]), valid=scores(means))
+    both = jr.SweepResult.join(
+        {"wide": part(np.array([0.4, 0.5])), "deep": part(np.array([0.6, 0.3]))}
+    )
+    shown = both.plot(along="sweep")
+    assert [t.get_text() for t in shown.ax_.get_xticklabels()] == ["deep", "wide"]
+    (curve,) = shown.curves
+    np.testing.assert_allclose(curve.mean, [0.3, 0.4])
+    assert shown.choices_["min"].get_xdata()[0] == 0
+    assert np.isnan(shown.lines_["validation, best λ"].get_ydata()).all(), "no line between names"
+    assert list(both.plot().lines_) == ["sweep = wide", "sweep = deep"]
+
+
+def test_a_point_without_the_coordinate_stands_apart():
+    rates = jr.SweepResult.of(jr.grid(lambda lr: {"lr": lr}, lr=RATES), valid=MEANS[:4])
+    both = jr.SweepResult.join([rates, jr.SweepResult.of(TWO, valid=MEANS)])
+    shown = both.plot()
+    assert [t.get_text() for t in shown.ax_.get_yticklabels()] == ["0", "0.1", "1", "-"]
+    np.testing.assert_allclose(shown.map_.get_array()[3], MEANS[:4])
+    lines = both.plot(along="lam")
+    assert next(iter(place(both_lam(both)).special.values())) == "-"
+    lines.figure_.canvas.draw()
+    assert [t.get_text() for t in lines.ax_.get_xticklabels()][-2:] == ["-", "0"]
+
+
+def both_lam(result):
+    return np.asarray(result.coords["lam"], float)
+
+
+def test_learning_curves_are_coloured_by_a_strength_and_one_time_is_a_dot():
+    swapped = jr.grid(lambda lr, lam: BUILD(lam, lr), lr=RATES, lam=LAMS)
+    got = jr.SweepResult.of(swapped, valid=MEANS)
+    shown = got.plot_learning_curves()
+    assert next(iter(shown.coords)) == "λ"
+    assert shown.colorbar_.ax.get_ylabel() == "λ"
+    assert shown.lines_[0].get_marker() == "o"
 
 
 def test_a_random_design_is_dots_and_many_axes_are_parallel():
     rng = np.random.default_rng(0)
-    build = lambda lam, lr, rate=0.0: {"reg": jr.l2(lam), "lr": lr, "rate": rate}
     axes = {"lam": 10 ** rng.uniform(-3, 0, 20), "lr": rng.uniform(0.1, 1, 20)}
-    dots = jr.SweepResult.of(jr.points(build, **axes), valid=rng.uniform(size=20)).plot()
+    dots = jr.SweepResult.of(jr.points(BUILD, **axes), valid=rng.uniform(size=20)).plot()
     np.testing.assert_allclose(dots.map_.get_offsets()[:, 0], axes["lam"], rtol=1e-5)
     assert dots.ax_.get_xscale() == "log"
-    three = jr.points(build, **axes, rate=rng.uniform(size=20))
+    three = jr.points(BUILD, **axes, rate=rng.uniform(size=20))
     scored = rng.uniform(size=20)
     scored[3] = np.nan
     shown = jr.SweepResult.of(three, valid=scored).plot_parallel()

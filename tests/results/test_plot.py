@@ -167,7 +167,7 @@ def test_further_coordinates_get_a_curve_each():
     values = RNG.random((6, F, S, T))
     result = make({"lam": lam, "ratio": ratio}, values)
     shown = result.plot(along="lam")
-    line = shown.lines_["validation, ratio = 0.5"]
+    line = shown.lines_["ratio = 0.5"]
     np.testing.assert_allclose(line.get_xdata(), [0.1, 1.0, 10.0])
     np.testing.assert_allclose(line.get_ydata(), result.mean()[1::2])
     best = result.best().coords
@@ -213,6 +213,11 @@ def test_wide_losses_are_drawn_on_a_log_axis():
         ([0.0, 0.1, np.inf], (0.1, 0.1), ["0", "∞"]),
         ([0.0], None, []),
         ([-2.0, 0.0, 2.0], None, []),
+        ([0.0, 0.2, 0.5], None, []),
+        ([1.0, 100.0], (1.0, 100.0), []),
+        ([0.05, 0.3, 0.55, 0.8, 1.0], None, []),
+        ([0.05, 0.1, 0.25, 0.5, 1.0], (0.05, 1.0), []),
+        ([0.2, 0.5, np.inf], (0.2, 0.5), ["∞"]),
     ],
 )
 def test_places_on_the_axis(lam, inside, special):
@@ -224,6 +229,15 @@ def test_places_on_the_axis(lam, inside, special):
     assert (np.diff(axis.position) > 0).all(), "the order is kept"
     plain = (lam > 0) & np.isfinite(lam)
     np.testing.assert_array_equal(axis.position[plain], lam[plain])
+
+
+def test_what_is_missing_and_texts_have_places_too():
+    axis = place(np.array([np.nan, 0.0, 0.1, 1.0, np.inf]))
+    assert list(axis.special.values()) == ["-", "0", "∞"]
+    assert (np.diff(axis.position) > 0).all()
+    names = place(np.array(["b", "a", "b"], object))
+    assert names.position.tolist() == [1, 0, 1]
+    assert names.special == {0: "a", 1: "b"}
 
 
 @pytest.mark.parametrize("lams", [[0.0, 0.1, np.inf], [-2.0, 0.0, 2.0], [0.0] * 3, [np.inf] * 3])
