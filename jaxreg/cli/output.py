@@ -122,4 +122,4 @@ def _plots(folder: Path, result: jr.SweepResult) -> None:
     matplotlib.use("Agg")
     displays = {"validation": result.plot(), "learning_curves": result.plot_learning_curves()}
     for name, display in displays.items():
-        display.ax_.figure.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        display.figure_.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")

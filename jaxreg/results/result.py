@@ -117,7 +117,7 @@ class SweepResult:
     def mean(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """Mean over folds and seeds at the evaluation that counts, [K]; NaN where any lane diverged.
 
-        Every fold counts alike, whatever its number of rows. That of a penalty that was given up is
+        Every fold counts alike, whatever its number of rows. That of a point that was given up is
         of the rung where it was.
 
         Raises:

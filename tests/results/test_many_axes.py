@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 
 LAMS, RATES = [0.0, 0.1, 1.0], [0.01, 0.03, 0.1, 0.3]
 TWO = jr.grid(lambda lam, lr: {"reg": jr.l2(lam), "lr": lr}, lam=LAMS, lr=RATES)
+BUILD = lambda lam, lr, rate=0.0: {"reg": jr.l2(lam), "lr": lr, "rate": rate}
+THREE = jr.grid(BUILD, lam=LAMS, lr=RATES, rate=[0.0, 0.5])
 MEANS = np.add.outer([0.3, 0.1, 0.2], [0.4, 0.0, 0.02, 0.5]).ravel()  # best: lam 0.1, lr 0.03
 FOLDS = np.array([-1.0, 0.0, 1.0])
 
@@ -71,6 +73,24 @@ def test_without_a_strength_it_must_be_said():
     assert "1se" not in str(got.table())
 
 
+def test_a_loaded_result_keeps_its_strengths(tmp_path):
+    wide = jr.SweepResult.of(TWO, valid=scores(MEANS, 0.2))
+    back = jr.SweepResult.load(wide.save(tmp_path / "wide"))
+    assert back.strengths == ("lam",)
+    assert back.best("1se").coords == wide.best("1se").coords == {"lam": 1.0, "lr": 0.03}
+
+
+def test_of_two_strengths_the_order_must_be_said():
+    build = lambda a, b: jr.l1(a) + jr.l2(b)
+    grid = jr.grid(build, a=[0.1, 1.0], b=[0.1, 1.0])
+    assert grid.strengths == ("a", "b")
+    got = jr.SweepResult.of(grid, valid=scores(np.array([0.1, 0.11, 0.115, 9.0])))
+    with pytest.raises(ValueError, match="no single axis of this grid is the strength"):
+        got.best("1se")
+    assert got.best("1se", simplest={"a": "largest", "b": "largest"}).coords == {"a": 1, "b": 0.1}
+    assert got.best("1se", simplest={"b": "largest", "a": "largest"}).coords == {"a": 0.1, "b": 1}
+
+
 # --- tables and pictures --------------------------------------------------------------------------
 
 
@@ -82,6 +102,25 @@ def test_a_table_by_one_axis_has_the_best_of_the_others(result):
     assert "the best for each lam" in str(result.table(by="lam"))
     with pytest.raises(ValueError, match=r"no coordinate 'width'; choose from \['lam', 'lr'\]"):
         result.table(by="width")
+
+
+def test_the_repr_of_two_axes_and_the_ends_of_each(result):
+    assert repr(result).splitlines() == [
+        "SweepResult: 12 x {lr, reg: l2}, 3 folds, 1 step",
+        "  lam       0 … 1",
+        "  lr        0.01 … 0.3",
+        "  min       lam=0.1, lr=0.03: valid loss 0.100 ± 0.017",
+        "  1se       lam=0.1, lr=0.03: valid loss 0.100 ± 0.017",
+        "  status    36 of 36 lanes finished, 0 diverged",
+        "  data      loss at 1 time; params not kept",
+    ]
+    assert result.table().warnings == ()
+    ends = jr.SweepResult.of(TWO, valid=scores(np.where(np.arange(12) == 7, 0.0, MEANS)))
+    (found,) = ends.table().warnings
+    assert found == "the best lr, 0.3, is the largest of the grid; a larger one may be better."
+    of_two = jr.SweepResult.of(THREE, valid=np.add.outer(MEANS, [0.1, 0.0]).ravel())
+    assert of_two.best().coords["rate"] == 0.5
+    assert of_two.table().warnings == (), "of two values, one is always an end"
 
 
 def test_two_axes_make_a_heat_map_with_the_choice_marked(result):
@@ -113,10 +152,6 @@ def test_many_values_of_the_others_are_one_curve_of_the_best():
     (curve,) = shown.curves  # there are no training scores to draw
     np.testing.assert_allclose(curve.mean, means.reshape(3, 9).min(1))
     assert curve.label == "validation, best lr"
-
-
-BUILD = lambda lam, lr, rate=0.0: {"reg": jr.l2(lam), "lr": lr, "rate": rate}
-THREE = jr.grid(BUILD, lam=LAMS, lr=RATES, rate=[0.0, 0.5])
 
 
 def test_three_axes_are_a_curve_for_each_of_the_best_of_the_others():
