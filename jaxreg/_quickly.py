@@ -29,7 +29,8 @@ def _options() -> dict[str, Any]:
         return {}
     for options in (_LEAST, _LESS):
         with contextlib.suppress(jax.errors.JaxRuntimeError):
-            jax.jit(jnp.negative, compiler_options=options)(0.0)
+            # Compiled and not called: this may be asked for inside of a trace.
+            jax.jit(jnp.negative, compiler_options=options).lower(0.0).compile()
             return options
     return {}
 

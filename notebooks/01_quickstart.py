@@ -142,13 +142,13 @@ def fit(penalty, lr=0.5):
 
 
 # %% [markdown]
-# A path of answers, one for each λ, is one program: λ is a leaf of the penalty, so `map_penalties`
+# A path of answers, one for each λ, is one program: λ is a leaf of the penalty, so `map_grid`
 # vectorises over it.
 
 # %%
 lams = jnp.logspace(-4, 0, 60)
-l1_path = jr.map_penalties(fit, jr.grid(jr.l1, lam=lams))
-l2_path = jr.map_penalties(fit, jr.grid(jr.l2, lam=lams))
+l1_path = jr.map_grid(fit, jr.grid(jr.l1, lam=lams))
+l2_path = jr.map_grid(fit, jr.grid(jr.l2, lam=lams))
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
 for axis, path, name in zip(axes, (l1_path, l2_path), ("L1: exact zeros", "L2: shrinks, no zeros")):
@@ -200,11 +200,14 @@ def predict(p, x):
     return hidden @ p["b"]["kernel"] + p["b"]["bias"]
 
 
-trainer = jr.Trainer(
-    init=init,
-    loss=lambda p, x, y: 0.5 * jnp.mean((predict(p, x) - y) ** 2),
-    optimizer=lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)),
-)
+def error(p, x, y):
+    return 0.5 * jnp.mean((predict(p, x) - y) ** 2)
+
+
+def trainer(reg):
+    return jr.Trainer(init, error, optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2)))
+
+
 grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-7, 0, 22))
 result = jr.sweep(trainer, grid, (x1, y1), folds=5, seeds=2, steps=3000, key=key, progress=False)
 display = result.plot()
@@ -225,7 +228,8 @@ assert best.mean < weakest
 
 # %%
 def refit(lam):
-    return trainer.fit(jr.l2(lam).on(jr.kernels), (x1, y1), steps=3000, key=key).params
+    reg = jr.l2(lam).on(jr.kernels)
+    return jr.fit(trainer, reg, (x1, y1), steps=3000, key=key).params
 
 
 line = np.linspace(-3, 3, 300)[:, None]

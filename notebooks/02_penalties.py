@@ -141,7 +141,7 @@ def fitted(penalty, data, start=None, steps=600):
 
 def chosen(build, data, validation, lams, start=None):
     """The fit whose λ does best on the validation data."""
-    fits = jr.map_penalties(lambda reg: fitted(reg, data, start), jr.grid(build, lam=lams))
+    fits = jr.map_grid(fitted, jr.grid(build, lam=lams), data, start)
     losses = jax.vmap(lambda theta: loss(theta, *validation))(fits)
     return fits[jnp.argmin(losses)]
 

@@ -77,11 +77,12 @@ def problem():
         logits = hidden @ params["out"]["kernel"] + params["out"]["bias"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
-    def optimizer(reg):
-        return optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2))
+    def trainer(reg):
+        optimizer = optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-2))
+        return jr.Trainer(init, loss, optimizer)
 
     grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-5, -1, 16))
-    return jr.Trainer(init, loss, optimizer), grid, (X, y)
+    return trainer, grid, (X, y)
 
 
 def run(*args, **options):
@@ -124,7 +125,7 @@ class Watch(jr.Callback):
 
 
 def layout(result):
-    return json.loads(result.settings)["layout"]
+    return json.loads(result.made_by)["layout"]
 
 
 # %% [markdown]
@@ -141,7 +142,7 @@ print(whole)
 # %% [markdown]
 # ## Giving up early
 #
-# `Halving(keep=0.5, rungs=3)` judges the penalties three times, after 1/8, 1/4 and 1/2 of the steps, by
+# `Halving(keep=0.5, rungs=3)` judges the points three times, after 1/8, 1/4 and 1/2 of the steps, by
 # their **validation** loss averaged over folds and seeds, and only the better half goes on each time.
 
 # %%
@@ -154,7 +155,7 @@ print(layout(halved))
 print(halved.table())
 
 # %% [markdown]
-# The loss of a penalty that was given up is that of its rung: a record of why it went, not to be compared
+# The loss of a point that was given up is that of its rung: a record of why it went, not to be compared
 # with those at the end. `best` never chooses it, and its curves go on with NaN.
 
 # %%

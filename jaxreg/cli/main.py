@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from jaxreg import penalties
 from jaxreg.cli import options, output, run
 from jaxreg.cli.settings import penalty_signatures
@@ -19,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors in what was asked for are one line on stderr and status 2, Ctrl-C is one line and 130.
     """
     args = options.parser().parse_args(argv)
+    _keep_programs(getattr(args, "cache", None))
     try:
         return _penalties() if args.command == "penalties" else _sweep(args)
     except (ValueError, TypeError, ImportError) as error:
@@ -29,11 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run.INTERRUPTED
 
 
+def _keep_programs(directory: str | None) -> None:
+    """Compiled programs in a folder, small and quick ones too: a run has many of them."""
+    if directory is not None:
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 def _sweep(args: argparse.Namespace) -> int:
     directory = getattr(args, "resume", None)
     if directory is None:
         return run.start(options.settings(args), getattr(args, "out", None))
-    others = sorted(options.flag(name) for name in set(vars(args)) - {"command", "resume"})
+    others = sorted(options.flag(name) for name in set(vars(args)) - {"cache", "command", "resume"})
     if others:
         raise ValueError(
             "--resume goes on with the settings of its folder and takes nothing else, got "

@@ -145,10 +145,16 @@ def _runs(group: argparse._ArgumentGroup) -> None:
         help="also write curves for TensorBoard while training, into DIR/tensorboard",
     )
     group.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="keep compiled programs in this folder: the next run that needs them compiles nothing "
+        "(jax's persistent cache; JAX_COMPILATION_CACHE_DIR does the same)",
+    )
+    group.add_argument(
         "--resume",
         metavar="DIR",
         help="go on with the run in this folder, which was stopped, killed or crashed; takes no "
-        "other option",
+        "other option but --cache",
     )
     group.add_argument(
         "--again",

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from support.paths import TESTS
 
 import jaxreg as jr
 from jaxreg.cli import main, options, output
@@ -214,3 +217,49 @@ def test_every_coupling_and_optimizer_trains(coupling, optimizer, tmp_path, caps
     argv += ["--batch-size", "0", "--coupling", coupling, "--optimizer", optimizer]
     assert main([*argv, "--out", str(tmp_path / "x")]) == 0
     assert "no penalty" in capsys.readouterr().out
+
+
+def test_the_cache_keeps_programs_for_the_next_process(tmp_path):
+    """Run twice in processes of their own: the second finds what the first compiled."""
+    argv = [
+        "sweep",
+        "wine",
+        "--model",
+        "linear",
+        "--lams",
+        "1e-3,1e-2",
+        "--steps",
+        "4",
+        "--folds",
+        "2",
+    ]
+    argv += [
+        "--seeds",
+        "1",
+        "--refits",
+        "2",
+        "--train-size",
+        "60",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
+    code = f"""
+import sys
+from jaxreg.cli import main
+import jaxreg.cli.output as output
+output._plots = lambda folder, result: None
+hits = []
+import jax.monitoring
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+code = main({argv!r} + ["--out", sys.argv[1]])
+print("hits", sum("cache_hits" in e for e in hits), "misses", sum("cache_misses" in e for e in hits))
+sys.exit(code)
+"""
+    said = []
+    for name in ("first", "second"):
+        child = [sys.executable, "-c", code, str(tmp_path / name)]
+        run = subprocess.run(child, cwd=TESTS, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        said.append([int(n) for n in run.stdout.splitlines()[-1].split()[1::2]])
+    assert said[0][1] > 0
+    assert said[1][1] == 0 < said[1][0]

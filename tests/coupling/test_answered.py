@@ -1,0 +1,45 @@
+"""An optimizer is asked in one program, in any process and inside of any trace."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from support.compilations import compilations
+
+import jaxreg as jr
+from jaxreg.coupling import check_coupling
+
+PARAMS = {"a": {"kernel": jnp.ones((4, 3)), "bias": jnp.zeros(3)}, "b": jnp.ones(3)}
+CODE = """
+import jax, jax.numpy as jnp, optax, jaxreg as jr
+tx = jr.proximal(optax.adam(0.1), jr.l1(0.1), 0.1)
+state = jax.jit(tx.init)(jnp.ones(3))  # the first thing that this process asks for
+print(float(state.metric.gain[0]))
+"""
+
+
+def test_the_first_question_may_come_inside_of_a_trace():
+    run = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert float(run.stdout) == pytest.approx(1, rel=1e-4), run.stderr
+
+
+def test_a_check_is_one_program_and_a_measurement_few():
+    reg = jr.l2(0.1).on(jr.kernels)
+    chain = optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-3))
+    check_coupling(chain, reg, PARAMS)
+    with compilations() as compiled:
+        check_coupling(chain, 2 * reg, PARAMS)
+        assert len(compiled) <= 1, compiled
+        jr.proximal(optax.adam(1e-3), jr.l1(0.1), 1e-3).init(PARAMS)
+    assert len(compiled) <= 8, compiled
+
+
+def test_a_rate_that_is_traced_is_answered_in_the_graph():
+    gains = jax.jit(
+        jax.vmap(lambda lr: jr.proximal(optax.sgd(lr, momentum=0.5), jr.l1(0.1), lr).init(PARAMS).metric.gain)
+    )(jnp.array([0.1, 0.2]))  # fmt: skip
+    assert gains.shape == (2, 3)
+    assert jnp.allclose(gains, 2.0, rtol=1e-3)
