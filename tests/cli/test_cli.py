@@ -221,28 +221,9 @@ def test_every_coupling_and_optimizer_trains(coupling, optimizer, tmp_path, caps
 
 def test_the_cache_keeps_programs_for_the_next_process(tmp_path):
     """Run twice in processes of their own: the second finds what the first compiled."""
-    argv = [
-        "sweep",
-        "wine",
-        "--model",
-        "linear",
-        "--lams",
-        "1e-3,1e-2",
-        "--steps",
-        "4",
-        "--folds",
-        "2",
-    ]
-    argv += [
-        "--seeds",
-        "1",
-        "--refits",
-        "2",
-        "--train-size",
-        "60",
-        "--cache",
-        str(tmp_path / "cache"),
-    ]
+    words = "sweep wine --model linear --lams 1e-3,1e-2 --steps 4 --folds 2 --seeds 1 --refits 2 "
+    words += f"--train-size 60 --batch-size 0 --cache {tmp_path / 'cache'}"
+    argv = words.split()
     code = f"""
 import sys
 from jaxreg.cli import main
