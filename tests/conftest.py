@@ -1,8 +1,23 @@
-"""Settings shared by all tests: the same examples in every run, few of them, and few programs alive."""
+"""Settings shared by all tests: the same examples in every run, few of them, and little memory held."""
 
+import ctypes
+import gc
+import os
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
+
+# Workers, and the processes that tests start, find each other's programs: before jax reads it.
+CACHE = Path(
+    tempfile.gettempdir(), f"jaxreg-tests-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+)
+OWN_CACHE = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN_CACHE:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
@@ -22,18 +37,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Linux gives a process 65,530 memory maps, a compiled program takes about five, and XLA aborts when
 # there are no more: a worker that has seen half of the suite would come near.
-MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000
-SLOW = 0.5  # seconds of a test that may have compiled many
+MOST_BYTES = 1.4e9
+SLOW = 0.2  # seconds of a test that may have compiled many
 
 
 @pytest.fixture(autouse=True)
 def _few_programs():
     began = time.monotonic()
     yield
-    if time.monotonic() - began > SLOW and MAPS.exists() and _maps() > MOST_MAPS:
+    if time.monotonic() - began > SLOW and Path("/proc/self/maps").exists() and _full():
         jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
-def _maps() -> int:
-    return MAPS.read_bytes().count(b"\n")
+def _full() -> bool:
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident > MOST_BYTES or Path("/proc/self/maps").read_bytes().count(b"\n") > MOST_MAPS
+
+
+def pytest_sessionfinish(session):
+    if OWN_CACHE and not hasattr(session.config, "workerinput"):
+        shutil.rmtree(CACHE, ignore_errors=True)
