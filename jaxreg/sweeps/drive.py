@@ -116,7 +116,7 @@ class Drive:
             step=int(self.agenda.times[at]),
             train={m: seen(c[:, :, at, 0]) for m, c in log.metrics.items()},
             valid={m: seen(c[:, :, at, 1]) for m, c in log.metrics.items()},
-            terms={n: seen(c[:, :, at]) for n, c in log.terms.items()},
+            terms={n: seen(log.terms[n][:, :, at]) for n in self.population.spec.terms},
             alive=folds(alive),
         )
 

@@ -269,7 +269,7 @@ def _result(drive: Drive, keep_params: bool, made_by: str) -> SweepResult:
         time=times,
         train={m: c[..., 0] for m, c in curves.items()},
         valid={m: c[..., 1] for m, c in curves.items()},
-        terms=table.log.terms,
+        terms={name: table.log.terms[name] for name in population.spec.terms},
         params=params if keep_params else None,
         status=named(drive.status),
         stop=named(drive.counted),

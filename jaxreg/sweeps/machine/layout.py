@@ -18,6 +18,8 @@ from jax.sharding import AxisType, Mesh
 
 __all__ = ["Layout", "check_mesh", "default_mesh", "memory_limit", "narrower", "packed", "plan"]
 
+# Lane-steps, for each lane that fits together, that take less time than compiling for another width.
+_TINY = 100
 # The share of a device's memory that a sweep may fill.
 _SHARE = 0.9
 
@@ -84,7 +86,10 @@ def plan(
         return Layout(chunk or n, None, 1, 1, asked or "an accelerator", given)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     streams = cores or 1
-    widths = range(1, min(widest, n) + 1)
+    widths = list(range(1, min(widest, n) + 1))
+    if sum(points * steps for points, steps in stages) * n_pairs < _TINY * widest:
+        # Compiling would take longer than training: widths that other grids have too, filled up.
+        widths = [c for c in (1, 2, 4, 8, 16, 32) if c <= widest and c < 2 * n]
     wide = chunk or min(widths, key=lambda c: _time(stages, n_pairs, c, streams))
     blocks = n_pairs * -(-n // wide)
     return Layout(

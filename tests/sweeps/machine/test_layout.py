@@ -11,9 +11,9 @@ from jaxreg.sweeps.machine import layout
 from jaxreg.sweeps.machine.layout import Layout, check_mesh, narrower, packed, plan
 
 
-def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, widest=32):
+def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, widest=32, steps=10_000):
     monkeypatch.setattr(layout.os, "sched_getaffinity", lambda _: set(range(cores)))
-    return plan(stages(n, 100, halving), pairs, chunk, None, widest)
+    return plan(stages(n, steps, halving), pairs, chunk, None, widest)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 4])
@@ -28,6 +28,15 @@ def test_a_cpu_wastes_few_lanes_and_idles_few_cores(cores, monkeypatch):
             }
             assert times[found.chunk] == min(times.values())
             assert found.streams == min(cores, pairs * -(-n // found.chunk))
+
+
+def test_small_grids_of_a_small_sweep_share_a_width(monkeypatch):
+    """3 and 4 points are one program; the lane that fills up costs less than compiling."""
+    tiny = lambda n: planned(n, 3, cores=2, monkeypatch=monkeypatch, steps=100).chunk
+    assert tiny(3) == tiny(4) == 4
+    assert {tiny(n) for n in range(1, 10)} <= {1, 2, 4, 8}
+    assert planned(3, 3, cores=2, monkeypatch=monkeypatch).chunk == 3
+    assert planned(3, 3, cores=2, monkeypatch=monkeypatch, steps=100, widest=2).chunk <= 2
 
 
 def test_two_lanes_on_two_cores_take_a_core_each(monkeypatch):
