@@ -36,7 +36,7 @@ cost, penalties, sweep, limit, scaling, overhead, convolution = (
 
 @pytest.mark.parametrize("coupling", ["objective", "chain"])
 @pytest.mark.parametrize("name", sorted(cost.PAIRS))
-def test_a_penalised_step_costs_what_it_costs_by_hand(name, coupling):
+def test_a_penalized_step_costs_what_it_costs_by_hand(name, coupling):
     row = cost.compare(name, coupling, sizes=(8, 6, 3), batch=4)
     assert row["ours"] == row["by_hand"]
     assert row["equal"]

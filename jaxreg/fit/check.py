@@ -7,6 +7,7 @@ the penalty with the right sign; and the trace of one update tells what it does 
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -63,6 +64,12 @@ def _check_kind(owner: str, trainer: Any) -> None:
             f"{owner}: `trainer` must be hashable, since compiled programs are found by it, and a "
             f"{type(trainer).__name__} is not. Give a function."
         ) from error
+    try:
+        inspect.signature(trainer).bind(None)
+    except TypeError as error:
+        raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}: {error}.") from error
+    except ValueError:  # a builtin that does not tell its arguments
+        return
 
 
 def _kind(x: Any) -> str:

@@ -302,7 +302,7 @@ def test_inside_partition_and_around_it():
         np.testing.assert_allclose(fitted["bias"], [model.intercept_], atol=1e-4)
 
 
-def test_frozen_leaves_stay_though_penalised():
+def test_frozen_leaves_stay_though_penalized():
     labels = {"kernel": "a", "bias": "frozen"}
     inner = optax.partition({"a": optax.adam(0.02), "frozen": optax.set_to_zero()}, labels)
     fitted = run(jr.proximal(inner, jr.l1(0.3), 0.02), PARAMS, 50)

@@ -194,6 +194,11 @@ class Unhashable:
         (None, "got a NoneType itself"),
         (OPTAX_FACTORY, "it returned a GradientTransformationExtraArgs"),
         (lambda reg: None, "it returned None"),
+        (lambda: READY, "must be a function of the point.*too many positional arguments"),
+        (
+            lambda reg, lr: READY,
+            "must be a function of the point.*missing a required argument: 'lr'",
+        ),
         (lambda reg: (READY, READY), "it returned a tuple"),
         (Unhashable(), "must be hashable.*Give a function"),
         (keeps, "a number of the point left `trainer`"),
