@@ -93,7 +93,8 @@ class RunFolder:
     @property
     def step(self) -> int | None:
         """The step of the newest checkpoint; None if there is none."""
-        names = (re.fullmatch(r"step-(\d+)\.(\d+)", p.name) for p in self.checkpoint.glob("step-*"))
+        files = self.checkpoint.glob("step-*.npz")
+        names = (re.fullmatch(r"step-(\d+)\.(\d+)\.npz", file.name) for file in files)
         saves = [(int(name[2]), int(name[1])) for name in names if name]
         return max(saves)[1] if saves else None
 

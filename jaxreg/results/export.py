@@ -22,8 +22,8 @@ import numpy as np
 from jaxreg._tree import PyTree
 from jaxreg.results import summary
 from jaxreg.results.status import Status
-from jaxreg.storage import verified
-from jaxreg.storage.atomic import new_directory, new_file
+from jaxreg.storage.archive import archive_path, read_archive, write_archive
+from jaxreg.storage.atomic import new_file
 
 if TYPE_CHECKING:
     from jaxreg.results.result import SweepResult
@@ -127,26 +127,24 @@ def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = F
     return Path(path)
 
 
-def save_params(
-    result: SweepResult, directory: str | os.PathLike, *, overwrite: bool = False
-) -> Path:
-    """Write the final parameters of every lane into a directory, bit for bit, with a hash of each leaf.
+def save_params(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+    """Write the final parameters of every lane to one file, bit for bit, with a hash of each leaf.
 
-    `directory`/tree.npz holds the leaves, each [K, F, S, ...], in order; beside it jaxreg.json holds the
-    coordinates, and of each leaf the path, shape, dtype and hash. On several processes the first one
-    writes; the others return at once. Of `result.params` itself any checkpoint library takes a copy, as in
+    It is an archive of arrays [K, F, S, ...], which `numpy.load` opens; its header.json has the
+    coordinates. On several processes the first one writes; the others return at once. A checkpoint library
+    takes the parameters themselves, as in
     `orbax.checkpoint.StandardCheckpointer().save(directory, result.params)`.
 
     Args:
       result: a result with parameters.
-      directory: where; missing folders are made.
-      overwrite: whether parameters that were saved there may be replaced. Nothing else is.
+      path: where; ".npz" is added if there is no ending, and missing folders are made.
+      overwrite: whether a file that is there may be replaced.
 
     Returns:
-      The path of the directory.
+      The path written.
 
     Raises:
-      ValueError: no parameters were kept, something is there already, or two leaves have one path.
+      ValueError: no parameters were kept, the file is there already, or two leaves have one path.
       TypeError: a leaf is no array of numbers.
 
     >>> import tempfile, jaxreg as jr
@@ -161,53 +159,35 @@ def save_params(
         raise ValueError(
             "save_params: no parameters were kept. Run the sweep with keep_params=True."
         )
-    directory = Path(directory).absolute()
-    if jax.process_index() != 0:
-        return directory
-    header = {
-        "format": _PARAMS_KIND,
-        "axes": result.axes[:3],
-        "coords": {name: _described(v, ("point",)) for name, v in result.coords.items()},
-    }
-    leaves = verified.as_leaves("save_params", result.params, nested=True)
-    ours = frozenset({verified.MANIFEST, verified.TREE})
-    with new_directory("save_params", directory, overwrite, ours) as unfinished:
-        verified.write_tree(unfinished, header, leaves)
-    return directory
+    path = archive_path(path)
+    if jax.process_index() == 0:
+        coords = {name: _described(v, ("point",)) for name, v in result.coords.items()}
+        header = {"format": _PARAMS_KIND, "axes": result.axes[:3], "coords": coords}
+        write_archive(path, header, {"params": result.params}, overwrite, owner="save_params")
+    return path
 
 
-def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
+def load_params(path: str | os.PathLike, like: PyTree = None) -> PyTree:
     """Read what `save_params` wrote, as numpy arrays [K, F, S, ...] of the same bits and dtypes.
 
     Args:
-      directory: the directory.
+      path: the file.
       like: parameters of the structure to restore; the numbers in them do not matter. Without it
         they are nested dicts, with the integers of lists as keys.
 
     Raises:
-      FileNotFoundError: there is no such directory. ValueError: it holds something else, is damaged or
-        incomplete, or `like` has another structure.
+      FileNotFoundError: there is no such file. ValueError: it holds something else or is damaged, or
+        `like` has another structure.
 
     >>> import tempfile
-    >>> load_params(tempfile.mkdtemp())
+    >>> load_params(tempfile.mkdtemp() + "/params")
     Traceback (most recent call last):
-    ValueError: load_params: '...' is no jaxreg.params directory: it has no jaxreg.json.
+    FileNotFoundError: load_params: there is no file '...params.npz'.
     """
-    directory = Path(directory).absolute()
-    where = f"load_params: {str(directory)!r}"
-    if not directory.is_dir():
-        raise FileNotFoundError(f"load_params: there is no directory {str(directory)!r}.")
-    if not (directory / verified.MANIFEST).exists():
-        raise ValueError(f"{where} is no {_PARAMS_KIND} directory: it has no {verified.MANIFEST}.")
-    try:
-        manifest = verified.read_manifest(directory)
-        if manifest.get("format") != _PARAMS_KIND:
-            raise ValueError(
-                f"{where} is no {_PARAMS_KIND} directory: its format is {manifest.get('format')!r}."
-            )
-        tree = verified.read_tree(directory, manifest)
-    except verified.Damaged as damage:
-        raise ValueError(f"{where} is damaged: {damage}.") from damage
+    _, trees = read_archive(archive_path(path), _PARAMS_KIND, owner="load_params")
+    tree = trees.get("params")
+    if tree is None:
+        raise ValueError(f"load_params: {str(path)!r} has no parameters in it.")
     return tree.nested() if like is None else tree.like(like, "load_params", "params")
 
 

@@ -31,9 +31,10 @@ from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
 from jaxreg.grid import Grid, point_label
 from jaxreg.report.table import Table
-from jaxreg.results import archive, build, summary
+from jaxreg.results import build, summary
 from jaxreg.results.build import Parts, pick
 from jaxreg.results.status import Status
+from jaxreg.storage import archive
 
 __all__ = ["SweepResult"]
 

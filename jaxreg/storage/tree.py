@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -24,7 +25,7 @@ class StoredTree(NamedTuple):
 
     def nested(self) -> PyTree:
         """Dicts of dicts, with the integers of lists as keys; a lone array is itself."""
-        return nest(self.keys, self.arrays)
+        return nest("load", self.keys, self.arrays)
 
     def like(
         self, template: PyTree, owner: str, name: str, where: str = "the file", exact: bool = False
@@ -58,8 +59,19 @@ def keyed(tree: PyTree) -> tuple[list[Keys], Any]:
     return [_keys(path) for path, _ in with_paths], treedef
 
 
-def nest(keys: Iterable[Keys], values: Iterable[Any]) -> PyTree:
-    """Dicts of dicts that hold each value under its keys; the value itself if it has none."""
+def nest(owner: str, keys: Sequence[Keys], values: Iterable[Any]) -> PyTree:
+    """Dicts of dicts that hold each value under its keys; the value itself if it has none.
+
+    Raises:
+      ValueError: two have the same place, or one has its place inside another.
+    """
+    taken = Counter([*keys, *{path[:i] for path in keys for i in range(len(path))}])
+    clash = next((path for path in keys if taken[path] > 1), None)
+    if clash is not None:
+        raise ValueError(
+            f"{owner}: two leaves have the same path {shown(clash)}, or one lies below the other; "
+            "rename one of them."
+        )
     root: dict = {}
     for path, value in zip(keys, values):
         *above, last = ("", *path)  # one key more, so that a value without keys has a place too

@@ -2,23 +2,20 @@
 
 Two things can go wrong with a saved state, and each has its answer here.
 
-*It is half written* (`kill -9`, a power cut). A step appears whole or not at all, and older steps go
-only after that, so at every moment the newest step in the directory is a whole one.
+*It is half written* (`kill -9`, a power cut). A step is one file that appears whole or not at all, and
+older steps go only after that, so at every moment the newest step in the directory is a whole one.
 
-*It is damaged* (a flipped bit, a truncated file, a library that casts). Each step carries the SHA-256,
-dtype and shape of every leaf. What does not match is passed over for the step before, and
+*It is damaged* (a flipped bit, a truncated file, another name). Each step carries its number and the
+SHA-256, dtype and shape of every leaf. What does not match is passed over for the step before, and
 `Restored.warnings` says what was wrong where. If nothing matches, that is an error: a run never starts
 again from zero unasked.
 
 The directory::
 
-    experiment.json             which experiment the steps belong to; another one is refused
-    step-00000200.0001/         step 200, written by save number 1: the larger number is the newer
-        jaxreg.json             step, note, experiment; path, sha256, dtype, shape of every leaf
-        tree.npz                one member per leaf, readable with numpy alone
-    step-00000300.0002/
-    .step-00000400.0003.….tmp/  a save that was cut off; the next save sweeps it away
-    .step-00000100.0000.….old/  an old step on its way out; likewise
+    experiment.json                which experiment the steps belong to; another one is refused
+    step-00000200.0001.npz         step 200, written by save number 1: the larger number is the newer
+    step-00000300.0002.npz         `numpy.load` opens it; see `jaxreg.storage.archive`
+    .step-00000400.0003.npz.….tmp  a save that was cut off; the next save sweeps it away
 
 With several processes (`jax.distributed`) one of them saves and any may restore: no call waits for
 another process. All must see the same directory, and must have restored before the first save.
@@ -37,17 +34,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from jaxreg._tree import PyTree
-from jaxreg.storage import verified
-from jaxreg.storage.atomic import new_directory, new_file, remove_directory
-from jaxreg.storage.verified import Damaged, Leaf
+from jaxreg.storage.archive import read_header, read_trees, write_archive
+from jaxreg.storage.atomic import new_file
+from jaxreg.storage.sealed import Damaged, json_text, read_sealed, sealed
+from jaxreg.storage.tree import StoredTree
 
 __all__ = ["CheckpointError", "CheckpointStore", "Restored"]
 
+_KIND = "jaxreg.Checkpoint"
 _MARKER = "experiment.json"
-_STEP = re.compile(r"step-(\d+)\.(\d+)")
-_LEFT_OVER = re.compile(r"\.step-(\d+)\..*\.(tmp|old)")
-_OURS = re.compile(rf"{_STEP.pattern}|{_LEFT_OVER.pattern}|\.experiment\.json\..*\.tmp")
+_STEP = re.compile(r"step-(\d+)\.(\d+)\.npz")
+_LEFT_OVER = re.compile(r"\.(?:step-(\d+)\.|experiment\.json\.).*\.tmp")
 
 
 class CheckpointError(OSError):
@@ -68,6 +68,14 @@ class Restored(NamedTuple):
     tree: PyTree
     note: dict[str, Any]
     warnings: tuple[str, ...]
+
+
+class _Save(NamedTuple):
+    """What the name of a file says."""
+
+    serial: int
+    step: int
+    path: Path
 
 
 class CheckpointStore:
@@ -107,7 +115,7 @@ class CheckpointStore:
         self._keep = keep
         self._experiment = _as_json("experiment", experiment)
         self._directory = Path(directory).absolute()
-        self._damaged: set[str] = set()
+        self._damaged: set[Path] = set()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._claim()
@@ -133,12 +141,11 @@ class CheckpointStore:
         step = operator.index(step)
         if step < 0:
             raise ValueError(f"save: `step` must be >= 0, got {step}.")
-        leaves = verified.as_leaves("save", tree)
         note = _as_json("note", note or {})
+        size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
         try:
-            self._write(step, {"step": step, "note": note, "experiment": self._experiment}, leaves)
-        except Exception as error:
-            size = sum(leaf.data.nbytes for leaf in leaves)
+            self._write(step, tree, note, size)
+        except OSError as error:
             raise CheckpointError(self._cannot_save(step, size, error)) from error
         self._sweep()
 
@@ -152,22 +159,20 @@ class CheckpointStore:
         Raises:
           ValueError: no step can be read back, or the leaves of `like` are not those saved.
         """
-        left_over = filter(None, map(_LEFT_OVER.fullmatch, sorted(self._names())))
-        cut_off = [int(name[1]) for name in left_over if name[2] == "tmp"]
+        left_over = map(_LEFT_OVER.fullmatch, sorted(os.listdir(self._directory)))
+        cut_off = [int(name[1]) for name in left_over if name and name[1]]
         warnings = [f"the save of step {step} was cut off" for step in cut_off]
-        for name in self._saves():
-            directory = self._directory / name
+        for save in self._saves():
             try:
-                manifest = verified.read_manifest(directory)
-                saved = verified.read_tree(directory, manifest)
+                note, saved = self._read(save)
             except Damaged as damage:
-                self._damaged.add(name)
-                warnings.append(f"step {_number(name)} is damaged ({damage})")
+                self._damaged.add(save.path)
+                warnings.append(f"step {save.step} is damaged ({damage})")
                 continue
-            tree = saved.like(like, "restore", "leaves", str(directory), exact=True)
-            used = f"step {manifest['step']} is used instead."
+            tree = saved.like(like, "restore", "leaves", str(save.path), exact=True)
+            used = f"step {save.step} is used instead."
             told = tuple(f"{self._directory}: {w}; {used}" for w in warnings)
-            return Restored(manifest["step"], tree, manifest["note"], told)
+            return Restored(save.step, tree, note, told)
         if self._saves():
             raise ValueError(
                 f"CheckpointStore: {self._directory} has no step that can be read back: "
@@ -177,20 +182,31 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """The steps that are there whole, ascending; whether they are undamaged, `restore` finds out."""
-        return sorted({_number(name) for name in self._saves()})
+        return sorted({save.step for save in self._saves()})
 
-    def _names(self) -> list[str]:
-        return os.listdir(self._directory)
+    def _saves(self) -> list[_Save]:
+        """The files of the steps, the newest save first."""
+        names = filter(None, map(_STEP.fullmatch, os.listdir(self._directory)))
+        saves = (_Save(int(name[2]), int(name[1]), self._directory / name[0]) for name in names)
+        return sorted(saves, reverse=True)
 
-    def _saves(self) -> list[str]:
-        """Names of the step directories, the newest save first."""
-        names = [name for name in self._names() if _STEP.fullmatch(name)]
-        return sorted(names, key=_serial, reverse=True)
+    def _read(self, save: _Save) -> tuple[dict[str, Any], StoredTree]:
+        header = read_header(save.path, _KIND, owner="restore")
+        step, serial, experiment = (header.get(name) for name in ("step", "serial", "experiment"))
+        if (step, serial) != (save.step, save.serial):
+            raise Damaged(f"it holds step {step} of save {serial}, so its name was changed")
+        if json_text(experiment) != json_text(self._experiment):
+            raise Damaged("it belongs to another experiment")
+        note, tree = header.get("note"), read_trees(save.path, header).get("state")
+        if not isinstance(note, dict) or tree is None:
+            raise Damaged("it has no note and state")
+        return note, tree
 
     def _claim(self) -> None:
         """Refuse a directory that is not ours; write the marker, which shows that we can."""
         owner = self._owner()
-        foreign = sorted(name for name in self._names() if not _OURS.fullmatch(name))
+        ours = lambda name: _STEP.fullmatch(name) or _LEFT_OVER.fullmatch(name)
+        foreign = sorted(name for name in os.listdir(self._directory) if not ours(name))
         if owner is None and foreign:
             raise ValueError(
                 f"CheckpointStore: the directory {self._directory} holds files that are no sound "
@@ -204,31 +220,31 @@ class CheckpointStore:
                 "settings of the one that is there to go on with it."
             )
         with new_file("CheckpointStore", self._directory / _MARKER, overwrite=True) as marker:
-            verified.write_json(marker, {"experiment": self._experiment})
+            marker.write_bytes(sealed({"experiment": self._experiment}))
 
     def _owner(self) -> dict[str, Any] | None:
-        """The experiment in the marker or, if that is lost, in the newest manifest that is not."""
-        steps = [self._directory / name / verified.MANIFEST for name in self._saves()]
-        for file in [self._directory / _MARKER, *steps]:
-            try:
-                return verified.read_json(file)["experiment"]
-            except Damaged:
-                continue
+        """The experiment in the marker or, if that is lost, in the newest step that can tell it."""
+        with suppress(Damaged, KeyError):
+            return read_sealed(self._directory / _MARKER)["experiment"]
+        for save in self._saves():
+            with suppress(Damaged, KeyError):
+                return read_header(save.path, _KIND, owner="CheckpointStore")["experiment"]
         return None
 
-    def _write(self, step: int, header: dict[str, Any], leaves: list[Leaf]) -> None:
+    def _write(self, step: int, tree: PyTree, note: dict[str, Any], size: int) -> None:
         disk = shutil.disk_usage(self._directory)  # all 0 where the file system does not tell
-        if disk.total and disk.free < sum(leaf.data.nbytes for leaf in leaves):
+        if disk.total and disk.free < size:
             # Found out beforehand, nothing is written that must be removed.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        serial = 1 + max(map(_serial, self._saves()), default=0)
-        with new_directory("save", self._directory / f"step-{step:08d}.{serial:04d}") as unfinished:
-            verified.write_tree(unfinished, header, leaves)
+        serial = 1 + max((save.serial for save in self._saves()), default=0)
+        path = self._directory / f"step-{step:08d}.{serial:04d}.npz"
+        header = {"step": step, "serial": serial, "note": note, "experiment": self._experiment}
+        write_archive(path, {"format": _KIND, **header}, {"state": tree}, False, nested=False)
 
     def _cannot_save(self, step: int, size: int, error: Exception) -> str:
         what = f"{self._directory}: step {step} needs {_bytes(size)} and could not be written"
         try:
-            earlier = [_number(name) for name in self._saves()]
+            earlier = [save.step for save in self._saves()]
             free = _bytes(shutil.disk_usage(self._directory).free)
         except OSError:
             return f"{what} ({_reason(error)}): the directory itself cannot be read any more."
@@ -237,13 +253,12 @@ class CheckpointStore:
 
     def _sweep(self) -> None:
         """Remove what a durable step made superfluous; what resists is left for the next time."""
-        saves = self._saves()
-        sound = [name for name in saves if name not in self._damaged]
-        for name in set(saves) - set(sound[: self._keep]):
+        saves = [save.path for save in self._saves()]
+        sound = [path for path in saves if path not in self._damaged]
+        litter = filter(_LEFT_OVER.fullmatch, os.listdir(self._directory))
+        for path in {*saves, *map(self._directory.joinpath, litter)} - {*sound[: self._keep]}:
             with suppress(OSError):
-                remove_directory(self._directory / name)
-        for name in filter(_LEFT_OVER.fullmatch, self._names()):
-            shutil.rmtree(self._directory / name, ignore_errors=True)
+                path.unlink()
 
 
 def _as_json(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,9 +284,7 @@ def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
 
 
 def _difference(name: str, here: Any, there: Any) -> str:
-    if verified.json_text(here) == verified.json_text(
-        there
-    ):  # not ==, by which nan differs from itself
+    if json_text(here) == json_text(there):  # not ==, by which nan differs from itself
         return ""
     if isinstance(here, list) and isinstance(there, list):
         if len(here) != len(there):
@@ -279,14 +292,6 @@ def _difference(name: str, here: Any, there: Any) -> str:
         parts = (_difference(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(here, there)))
         return next(filter(None, parts))
     return f"{name} is {here!r} here and {there!r} there"
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix("step-").split(".")[0])
-
-
-def _serial(name: str) -> int:
-    return int(name.split(".")[1])
 
 
 def _reason(error: Exception) -> str:

@@ -89,6 +89,28 @@ def test_a_combination_obeys_every_law(name):
     assert ("moreau" in report.passed) == (name == "around"), "sums alone have no conjugate"
 
 
+@pytest.mark.parametrize("name", COMBINED)
+@pytest.mark.parametrize("step", [0.6, 1.9])
+def test_moreaus_identity_and_envelope(name, step):
+    """Also where R* itself has no closed form."""
+    with jax.enable_x64(True):
+        rng, reg = np.random.default_rng(0), COMBINED[name]()
+        x = {
+            "bias": jnp.asarray(rng.normal(size=(4, 3))),
+            "kernel": jnp.asarray(rng.normal(size=(4, 3))),
+        }
+        p = reg.prox(x, step)
+        dual = reg.prox_conjugate(jax.tree.map(lambda v: v / step, x), 1 / step)
+        moved = [
+            np.asarray(a) + step * np.asarray(b) for a, b in zip(*map(jax.tree.leaves, (p, dual)))
+        ]
+        np.testing.assert_allclose(moved, jax.tree.leaves(x), atol=1e-12)
+        away = sum(np.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (p, x))))
+        np.testing.assert_allclose(
+            reg.moreau_envelope(x, step), reg(p) + away / (2 * step), rtol=1e-12
+        )
+
+
 def test_the_conjugate_around_a_centre_is_a_supremum():
     """R*(y) + <y, center>; a leaf outside of the selection has no dual but 0."""
     z = np.linspace(-20, 20, 400_001)

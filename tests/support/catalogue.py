@@ -57,6 +57,7 @@ VARIANTS = {
     "box per leaf": lambda: jr.box({"bias": -1.0, "kernel": 0.0}, {"bias": jnp.inf, "kernel": 1.0}),
     "cardinality by rows": lambda: jr.cardinality(1, axis=0),
     "elastic net per leaf": lambda: jr.elastic_net({"bias": 0.1, "kernel": 1.0}, 0.3),
+    "elastic net with a ratio per leaf": lambda: jr.elastic_net(0.6, {"bias": 0.0, "kernel": 1.0}),
     "exclusive lasso of leaves": lambda: jr.exclusive_lasso(0.5),
     "group lasso across leaves": lambda: jr.group_lasso(0.3, groups=[["bias", "kernel"]]),
     "group lasso across slices": lambda: jr.group_lasso(
@@ -66,8 +67,12 @@ VARIANTS = {
     "group lasso weighted": lambda: jr.group_lasso(
         0.3, axis=0, weights=jnp.array([[1.0], [0.0], [2.0], [0.5]])
     ),
+    "group lasso of columns": lambda: jr.group_lasso(0.5, axis=-1, sqrt_size=False),
     "group lasso by two axes": lambda: jr.group_lasso(0.3, axis=(0, 1)),
     "group lasso of leaves": lambda: jr.group_lasso(0.3, sqrt_size=False),
+    "groups and a weighted quadratic": lambda: (
+        jr.l2(0.5, weights=WEIGHTS).on("kernel") + jr.group_lasso(0.3, axis=0)
+    ),
     "l0 nonneg": lambda: jr.l0(0.5, nonneg=True),
     "l1 adaptive": lambda: jr.l1(0.5, weights=WEIGHTS),
     "l1 around": lambda: jr.l1(0.5, center=CENTER),
