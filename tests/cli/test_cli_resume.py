@@ -162,7 +162,7 @@ def test_another_experiment_in_the_folder_is_refused_and_left_alone(stopped, cap
 def test_the_newest_checkpoint_is_the_one_saved_last(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.step is None
-    for name in ("step-00000300.0001", "step-00000200.0010", ".step-00000400.0011.x.tmp"):
+    for name in ("step-300.0001.npz", "step-200.0010.npz", ".step-400.0011.npz.x.tmp"):
         (folder.checkpoint / name).mkdir(parents=True)
     assert folder.step == 200
 
@@ -214,9 +214,8 @@ def test_a_damaged_checkpoint_costs_one_interval_and_a_line(
     assert cut_off(monkeypatch, Press(times=1), "wine", *OPTIONS, "--out", str(folder)) == 130
     assert cut_off(monkeypatch, Press(step=5), "--resume", str(folder)) == 130
     newest = RunFolder(folder).step
-    for file in (folder / "checkpoint").glob(f"step-{newest:08d}.*/tree/**/*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[:-1])
+    (file,) = (folder / "checkpoint").glob(f"step-{newest:08d}.*")
+    file.write_bytes(file.read_bytes()[:-1])
     capsys.readouterr()
     assert_goes_on(folder, uninterrupted)
     err = capsys.readouterr().err

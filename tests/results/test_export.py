@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import zipfile
 from typing import NamedTuple
 
 import jax
@@ -13,10 +14,11 @@ import ml_dtypes
 import numpy as np
 import pandas as pd
 import pytest
+from support.stored import forged
 
 import jaxreg as jr
 from jaxreg.results.export import load_params, save_params, to_csv, to_json
-from jaxreg.storage import atomic, verified
+from jaxreg.storage import atomic
 
 K, F, S, T = 3, 2, 2, 4
 RNG = np.random.default_rng(0)
@@ -199,7 +201,7 @@ class Pair(NamedTuple):
 
 
 def odd_params():
-    """Names and structures that a file could spoil; for dtypes see test_storage."""
+    """Names and structures that a file could spoil; for dtypes see storage/test_archive.py."""
     shape = (K, F, S, 3)
     return {
         "list": [any_bits("bfloat16", shape), (RNG.normal(size=shape), RNG.normal(size=(K, F, S)))],
@@ -219,7 +221,7 @@ def saved(tmp_path_factory):
 
 @pytest.fixture
 def copied(saved, tmp_path):
-    return shutil.copytree(saved[1], tmp_path / "params")
+    return shutil.copy(saved[1], tmp_path / "params.npz")
 
 
 def test_parameters_come_back_bit_for_bit(saved):
@@ -251,18 +253,21 @@ def test_orbax_takes_the_parameters_themselves(saved, tmp_path):
     assert same_bits(np.asarray(back["a"]["b"]), params["a"]["b"])
 
 
-def test_the_manifest_is_strict_json_with_coordinates(saved):
-    manifest = strict((saved[1] / "jaxreg.json").read_text())
-    assert manifest["axes"] == ["point", "fold", "seed"]
-    assert same_bits(array(manifest["coords"]["lam"]), LAMS)
-    assert sorted(os.listdir(saved[1])) == ["jaxreg.json", "tree.npz"]
-    assert os.listdir(saved[1].parent) == ["params"]
+def test_the_header_is_strict_json_with_coordinates_and_numpy_opens_the_file(saved):
+    result, path = saved
+    with zipfile.ZipFile(path) as archive:
+        header = strict(archive.read("header.json").decode())
+    assert header["axes"] == ["point", "fold", "seed"]
+    assert same_bits(array(header["coords"]["lam"]), LAMS)
+    with np.load(path, allow_pickle=False) as stored:
+        assert same_bits(stored["params/0/a/b"], result.params["a"]["b"])
+    assert os.listdir(path.parent) == ["params.npz"]
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     result = make(params={"w": np.ones((K, F, S))})
-    assert save_params(result, tmp_path / "params") == tmp_path / "params"
+    assert save_params(result, tmp_path / "params") == tmp_path / "params.npz"
     assert os.listdir(tmp_path) == []
 
 
@@ -272,10 +277,12 @@ def test_results_without_parameters():
     assert not os.path.exists("nowhere")
 
 
-def test_a_directory_with_something_in_it_is_left_alone(tmp_path, monkeypatch):
+def test_parameters_that_are_there_are_left_alone_unless_told(tmp_path, monkeypatch):
     first, second = (make(params={"w": RNG.normal(size=(K, F, S))}) for _ in range(2))
     path = save_params(first, tmp_path / "params")
-    with pytest.raises(ValueError, match=r"save_params: '.*params' is there already .*overwrite="):
+    with pytest.raises(
+        ValueError, match=r"save_params: '.*params.npz' is there already .*overwrite="
+    ):
         save_params(second, path)
 
     real = os.replace
@@ -290,24 +297,18 @@ def test_a_directory_with_something_in_it_is_left_alone(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             save_params(second, path, overwrite=True)
     assert same_bits(load_params(path)["w"], first.params["w"])
-    assert os.listdir(tmp_path) == ["params"]
+    assert os.listdir(tmp_path) == ["params.npz"]
     save_params(second, path, overwrite=True)
     assert same_bits(load_params(path)["w"], second.params["w"])
-    assert os.listdir(tmp_path) == ["params"]
+    assert os.listdir(tmp_path) == ["params.npz"]
 
 
-def test_overwrite_never_deletes_what_is_not_ours(tmp_path):
-    result = make(params={"w": np.ones((K, F, S))})
-    (tmp_path / "home").mkdir()
-    assert save_params(result, tmp_path / "home") == tmp_path / "home"  # empty: free to use
-    (tmp_path / "home" / "thesis.tex").write_text("dear")
-    with pytest.raises(ValueError, match="replaces only what save_params wrote, and .*thesis.tex"):
-        save_params(result, tmp_path / "home", overwrite=True)
-    (tmp_path / "file").write_text("")
+def test_a_directory_is_never_replaced(tmp_path):
+    (tmp_path / "home.npz").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="is there already"):
-            save_params(result, tmp_path / "file", overwrite=overwrite)
-    assert (tmp_path / "home" / "thesis.tex").read_text() == "dear"
+        with pytest.raises(ValueError, match=r"save_params: '.*home\.npz' is a directory"):
+            save_params(make(params={"w": np.ones(K)}), tmp_path / "home", overwrite=overwrite)
+    assert os.listdir(tmp_path) == ["home.npz"]
 
 
 def test_a_tree_that_cannot_be_saved_leaves_nothing(tmp_path):
@@ -328,37 +329,39 @@ class Boxed(NamedTuple):
 
 
 def test_damage_is_told_by_the_leaf(saved, copied):
-    names = [entry["keys"] for entry in verified.read_manifest(copied)["leaves"]]
-    at = names.index(["a", "b"])
-    with np.load(copied / "tree.npz") as stored:
-        members = {name: stored[name] for name in stored.files}
-    members[str(at)] = -members[str(at)]
-    np.savez(copied / "tree.npz", **members)
+    data, b = bytearray(copied.read_bytes()), saved[0].params["a"]["b"]
+    data[data.index(b.tobytes()) + 5] ^= 1
+    copied.write_bytes(data)
     with pytest.raises(
-        ValueError, match="load_params: '.*/params' is damaged: leaf a/b: sha256 of"
+        ValueError, match=r"load_params: '.*params\.npz' is damaged or no .*: leaf a/b is unread"
     ):
         load_params(copied, like=saved[0].params)
-    (copied / "tree.npz").unlink()
-    with pytest.raises(ValueError, match="is damaged: leaf a/b: unreadable"):
-        load_params(copied)
 
 
-def test_directories_that_are_no_parameters(copied, tmp_path):
-    with pytest.raises(FileNotFoundError, match="load_params: there is no directory '.*nothing'"):
+def test_files_that_are_no_parameters(copied, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"load_params: there is no file '.*nothing\.npz'"):
         load_params(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="is no jaxreg.params directory: it has no jaxreg.json"):
-        load_params(tmp_path)
-    file = copied / "jaxreg.json"
-    good = verified.read_json(file)
+    result = make().save(tmp_path / "result")
+    with pytest.raises(
+        ValueError, match="no jaxreg.params file: its format is 'jaxreg.SweepResult'"
+    ):
+        load_params(result)
     for change, match in [
-        ({"format": "other"}, "is no jaxreg.params directory: its format is 'other'"),
-        ({"version": 99}, "has the format version 99; this jaxreg reads up to 2. Update jaxreg"),
+        (
+            {"trees": {"params": None}},
+            r"load_params: '.*' is damaged or no .*: it has other members",
+        ),
+        (
+            {"version": 99},
+            r"load_params: '.*' has the format version 99; .* up to 3. Update jaxreg",
+        ),
     ]:
-        verified.write_json(file, good | change)
+        forged(copied, lambda known, change=change: known | change)
         with pytest.raises(ValueError, match=match):
             load_params(copied)
-    file.write_text(json.dumps(good | {"sha256": "0"}))
-    with pytest.raises(ValueError, match="is damaged: jaxreg.json: sha256 of its content is not"):
+    empty = {"format": "jaxreg.params", "version": 1, "trees": {}}
+    forged(copied, lambda known: empty, lambda members: members[:1])
+    with pytest.raises(ValueError, match=r"load_params: '.*' has no parameters in it"):
         load_params(copied)
 
 

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.stored import State, assert_same
+from support.stored import State, assert_same, forged
 
-from jaxreg.storage import verified
 from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore
 
+DEEP = json.loads("[" * 200 + "]" * 200)
 EXPERIMENT = {"name": "digits", "steps": 200, "lam": [0.1, 1.0], "floor": float("nan")}
 
 
@@ -42,13 +42,13 @@ def two_steps(store):
     return store
 
 
-def folder(store, step):
+def file(store, step):
     (path,) = store._directory.glob(f"step-{step:08d}.*")
     return path
 
 
-def files(path):
-    return sorted(p for p in path.rglob("*") if p.is_file())
+def destroy(store, step):
+    file(store, step).write_bytes(b"PK")
 
 
 def hidden(store):
@@ -113,7 +113,7 @@ def test_the_same_step_again_is_the_newer_one(two_steps):
 
 
 def test_a_damaged_step_takes_no_place_among_those_kept(two_steps):
-    os.remove(folder(two_steps, 200) / "jaxreg.json")
+    destroy(two_steps, 200)
     assert two_steps.restore(small(0)).step == 100
     two_steps.save(200, small(200))
     assert two_steps.steps() == [100, 200]
@@ -136,36 +136,62 @@ def restore_after_damage(store, what):
     return True
 
 
-@pytest.mark.parametrize("damage", ["bits", "half", "empty", "removed", "directory"])
-def test_damaged_and_missing_files_are_found(two_steps, damage):
-    found, rng = 0, np.random.default_rng(0)
-    for file in files(folder(two_steps, 200)):
-        sound = file.read_bytes()
-        file.unlink()
-        if damage == "bits":
-            bits = np.frombuffer(sound, np.uint8).copy()
-            bits[rng.integers(len(bits), size=6)] ^= np.uint8(1)
-            file.write_bytes(bits.tobytes())
-        elif damage in ("half", "empty"):
-            file.write_bytes(sound[: len(sound) // 2 if damage == "half" else 0])
-        elif damage == "directory":
-            file.mkdir()
-        found += restore_after_damage(two_steps, file)
-        file.rmdir() if damage == "directory" else file.unlink(missing_ok=True)
-        file.write_bytes(sound)
-    assert found == len(files(folder(two_steps, 200))) == 2
+def test_flipped_bits_cost_a_step_or_nothing(two_steps):
+    path, rng, found = file(two_steps, 200), np.random.default_rng(0), 0
+    sound = path.read_bytes()
+    for position in rng.choice(8 * len(sound), size=300, replace=False):
+        bits = bytearray(sound)
+        bits[position // 8] ^= 1 << (position % 8)
+        path.write_bytes(bits)
+        found += restore_after_damage(two_steps, position)
+    assert found > 270
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "directory", "renamed", "other", "foreign"])
+def test_files_that_are_not_what_was_saved_are_found(two_steps, tmp_path, damage):
+    path = file(two_steps, 200)
+    sound = path.read_bytes()
+    path.unlink()
+    if damage in ("half", "empty"):
+        path.write_bytes(sound[: len(sound) // 2 if damage == "half" else 0])
+    elif damage == "directory":
+        path.mkdir()
+    elif damage == "renamed":  # a file whose name says that it is of another step
+        shutil.copy(file(two_steps, 100), path)
+    elif damage == "other":  # the file of this name, from the directory of another experiment
+        other = CheckpointStore(tmp_path / "other", EXPERIMENT | {"steps": 7})
+        for step in (100, 200):
+            other.save(step, small(0))
+        shutil.copy(file(other, 200), path)
+    else:
+        np.savez(path, w=np.ones(2))
+    assert restore_after_damage(two_steps, damage)
+
+
+def test_a_save_with_another_number_is_found(two_steps):
+    """Its number says which save is the newer one."""
+    os.replace(file(two_steps, 100), two_steps._directory / "step-00000100.0009.npz")
+    found = two_steps.restore(small(0))
+    assert found.step == 200
+    assert "step 100 is damaged (it holds step 100 of save 1, so its" in found.warnings[0]
+
+
+@pytest.mark.parametrize("change", [{"note": 7}, {"step": None}, {"trees": {}}, {"serial": DEEP}])
+def test_a_header_that_lies_costs_a_step(two_steps, change):
+    forged(file(two_steps, 200), lambda known: known | change)
+    assert restore_after_damage(two_steps, change)
 
 
 def test_nothing_that_can_be_read_is_an_error_not_a_start_from_zero(two_steps):
     for step in (100, 200):
-        os.remove(folder(two_steps, step) / "jaxreg.json")
+        destroy(two_steps, step)
     with pytest.raises(ValueError, match=r"no step that can be read back: step 200 .*; step 100 "):
         two_steps.restore(small(0))
 
 
 def test_a_save_that_was_cut_off_is_told_and_swept(two_steps):
-    shutil.copytree(folder(two_steps, 200), two_steps._directory / ".step-00000300.0003.x.tmp")
-    (two_steps._directory / ".step-00000100.0000.x.old").mkdir()
+    shutil.copy(file(two_steps, 200), two_steps._directory / ".step-00000300.0003.npz.x.tmp")
+    (two_steps._directory / ".experiment.json.x.tmp").touch()
     found = two_steps.restore(small(0))
     assert found.step == 200
     (warning,) = found.warnings
@@ -175,7 +201,7 @@ def test_a_save_that_was_cut_off_is_told_and_swept(two_steps):
 
 
 def test_a_model_with_other_leaves_is_refused(two_steps):
-    said = r"other leaves than .*/step-00000200.0002, or .*Only in the file: 'w'"
+    said = r"other leaves than .*/step-00000200.0002.npz, or .*Only in the file: 'w'"
     with pytest.raises(ValueError, match=said):
         two_steps.restore({"n": np.zeros(3, int)})
     with pytest.raises(ValueError, match=r"leaf w is float32\[40, 25\] in .*jax_enable_x64"):
@@ -183,9 +209,10 @@ def test_a_model_with_other_leaves_is_refused(two_steps):
 
 
 def test_a_step_of_a_newer_version_is_not_passed_over(two_steps):
-    manifest = verified.read_manifest(folder(two_steps, 200))
-    verified.write_json(folder(two_steps, 200) / "jaxreg.json", manifest | {"version": 99})
-    with pytest.raises(ValueError, match=r"step-00000200.0002 has the format version 99.*Update"):
+    forged(file(two_steps, 200), lambda known: known | {"version": 99})
+    with pytest.raises(
+        ValueError, match=r"restore: .*0200.0002.npz' has the format version 99.*Upd"
+    ):
         two_steps.restore(small(0))
 
 
@@ -329,11 +356,11 @@ def test_a_directory_that_vanished_is_a_checkpoint_error(store):
 
 
 def test_ctrl_c_in_a_save_leaves_nothing(two_steps, monkeypatch):
-    def interrupted(directory, *_):
-        (directory / "d").mkdir()
+    def interrupted(member, *_):
+        member.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxreg.storage.verified.write_tree", interrupted)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", interrupted)
     with pytest.raises(KeyboardInterrupt):
         two_steps.save(300, small(300))
     assert (two_steps.steps(), hidden(two_steps)) == ([100, 200], [])

@@ -91,11 +91,10 @@ def test_another_experiment_is_refused_with_the_difference(tmp_path):
 def test_a_damaged_checkpoint_falls_back_and_says_so(uninterrupted, tmp_path):
     with pytest.raises(jr.Interrupted):
         run(**OPTIONS, checkpoint=tmp_path, checkpoint_every=0, callbacks=[Press(14)])
-    newest = max(tmp_path.glob("step-*"), key=lambda d: int(d.suffix[1:]))
-    largest = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
-    data = bytearray(largest.read_bytes())
+    newest = max(tmp_path.glob("step-*"), key=lambda file: int(file.name.split(".")[1]))
+    data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 4
-    largest.write_bytes(data)
+    newest.write_bytes(data)
     step = int(newest.name.split("-")[1].split(".")[0])
     with pytest.warns(RuntimeWarning, match=f"sweep: .*step {step} is damaged .* is used instead"):
         result = run(**OPTIONS, checkpoint=tmp_path)
