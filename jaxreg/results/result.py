@@ -368,27 +368,27 @@ class SweepResult:
 
         return export.to_json(self, path, overwrite=overwrite)
 
-    def save_params(self, directory: str | os.PathLike, *, overwrite: bool = False) -> Path:
-        """Write the parameters of every lane into a directory, with a hash of each leaf.
+    def save_params(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
+        """Write the parameters of every lane to one file, with a hash of each leaf.
 
         Raises:
-          ValueError: no parameters were kept, something is there already, or this is a joined result.
+          ValueError: no parameters were kept, the file is there already, or this is a joined result.
         """
         from jaxreg.results import export
 
         self._refuse_joined("save_params")
-        return export.save_params(self, directory, overwrite=overwrite)
+        return export.save_params(self, path, overwrite=overwrite)
 
     @staticmethod
-    def load_params(directory: str | os.PathLike, like: PyTree = None) -> PyTree:
+    def load_params(path: str | os.PathLike, like: PyTree = None) -> PyTree:
         """Read what `save_params` wrote, checked leaf by leaf; `like` gives the structure.
 
         Raises:
-          FileNotFoundError: there is no such directory. ValueError: it is damaged or holds other leaves.
+          FileNotFoundError: there is no such file. ValueError: it is damaged or holds other leaves.
         """
         from jaxreg.results import export
 
-        return export.load_params(directory, like)
+        return export.load_params(path, like)
 
     @classmethod
     def load(
