@@ -1,11 +1,14 @@
 """The command's models: shapes, losses with their ½, metrics, and refusals."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxreg as jr
+from jaxreg.cli import models
 from jaxreg.cli.data import Dataset, load
 from jaxreg.cli.models import build, cnn, linear, mlp
 
@@ -139,3 +142,10 @@ def test_modules_can_be_used_by_themselves():
     x = jnp.ones((2, 6))
     for module, width in [(mlp((4, 3)), 3), (linear(2), 2), (cnn(5, (3, 2, 1)), 5)]:
         assert module.apply(module.init(KEY, x), x).shape == (2, width)
+
+
+def test_a_missing_flax_is_told_with_what_to_type(monkeypatch):
+    models._modules.cache_clear()
+    monkeypatch.setitem(sys.modules, "flax.linen", None)
+    with pytest.raises(ImportError, match=r"models need flax, .*: pip install 'jaxreg\[cli\]'"):
+        build("linear", CLASSES)

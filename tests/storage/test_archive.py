@@ -427,9 +427,11 @@ def test_nothing_compressed_is_unpacked(copied, refused, method):
         (6, struct.pack("<H", 255), "header.json is unreadable, NotImplementedError"),
         (10, struct.pack("<H", 99), "its members are compressed"),
         (20, struct.pack("<II", 2**31, 2**31), "its members are compressed, or larger"),
+        (20, struct.pack("<I", 2**31), "its members are compressed, or larger"),
+        (24, struct.pack("<I", 1), "its members are compressed, or larger"),
         (42, struct.pack("<I", 2**31), "header.json is unreadable, "),
     ],
-    ids=["encrypted", "patched", "version", "method", "sizes", "offset"],
+    ids=["encrypted", "patched", "version", "method", "sizes", "stored", "unpacked", "offset"],
 )
 def test_a_directory_of_the_zip_that_lies(copied, refused, at, value, said):
     data = bytearray(copied.read_bytes())
