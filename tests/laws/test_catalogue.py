@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import joblib
 import numpy as np
 import pytest
-from support.catalogue import ALL_BUT_BINDING, CATALOGUE, ITERATED, OPTIONS, VARIANTS
+from support.catalogue import (
+    ALL_BUT_BINDING,
+    CATALOGUE,
+    ITERATED,
+    OPTIONS,
+    VARIANTS,
+    WITH_EVERY_LAW,
+)
 
 import jaxreg as jr
 from jaxreg.testing import check_penalty
@@ -50,7 +57,9 @@ def test_total_variation_of_images_obeys_every_law():
 @pytest.mark.formulas
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_obeys_the_binding_laws(name):
-    options = {"skip": ALL_BUT_BINDING, "max_examples": 5} | OPTIONS.get(name, {})
+    # A strength of 0 times a square that overflows is NaN.
+    skip = ["huge_and_tiny"] if name in WITH_EVERY_LAW else ALL_BUT_BINDING
+    options = {"skip": skip, "max_examples": 5} | OPTIONS.get(name, {})
     check_penalty(VARIANTS[name](), **options)
 
 
@@ -94,21 +103,15 @@ def test_a_combination_obeys_every_law(name):
 def test_moreaus_identity_and_envelope(name, step):
     """Also where R* itself has no closed form."""
     with jax.enable_x64(True):
-        rng, reg = np.random.default_rng(0), COMBINED[name]()
-        x = {
-            "bias": jnp.asarray(rng.normal(size=(4, 3))),
-            "kernel": jnp.asarray(rng.normal(size=(4, 3))),
-        }
-        p = reg.prox(x, step)
-        dual = reg.prox_conjugate(jax.tree.map(lambda v: v / step, x), 1 / step)
-        moved = [
-            np.asarray(a) + step * np.asarray(b) for a, b in zip(*map(jax.tree.leaves, (p, dual)))
-        ]
-        np.testing.assert_allclose(moved, jax.tree.leaves(x), atol=1e-12)
-        away = sum(np.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (p, x))))
-        np.testing.assert_allclose(
-            reg.moreau_envelope(x, step), reg(p) + away / (2 * step), rtol=1e-12
-        )
+        reg, rng = COMBINED[name](), np.random.default_rng(0)
+        x = {leaf: jnp.asarray(rng.normal(size=(4, 3))) for leaf in ("bias", "kernel")}
+        near = reg.prox(x, step)
+        dual = reg.prox_conjugate({leaf: v / step for leaf, v in x.items()}, 1 / step)
+        for leaf in x:
+            np.testing.assert_allclose(near[leaf] + step * dual[leaf], x[leaf], atol=1e-12)
+        square = sum(jnp.sum((near[leaf] - x[leaf]) ** 2) for leaf in x)
+        envelope = float(reg(near) + square / (2 * step))
+        assert reg.moreau_envelope(x, step) == pytest.approx(envelope, rel=1e-12)
 
 
 def test_the_conjugate_around_a_centre_is_a_supremum():

@@ -88,6 +88,18 @@ VARIANTS = {
     "slope of OSCAR": lambda: jr.slope(0.5, weights=jnp.linspace(1.0, 0.1, 12)),
 }
 
+# The variants of the commonest penalties obey the other laws, too: in a metric, for instance.
+WITH_EVERY_LAW = {
+    "elastic net with a ratio per leaf",
+    "group lasso of columns",
+    "group lasso of leaves",
+    "groups and a weighted quadratic",
+    "l1 adaptive",
+    "l1 around",
+    "l1 per leaf",
+    "l2 weighted around",
+}
+
 BINDING = {
     "certificate_of_prox",
     "gradient_matches_differences",
