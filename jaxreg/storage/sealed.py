@@ -38,9 +38,7 @@ def json_text(content: Any) -> str:
 
 def sealed(content: Mapping[str, Any]) -> bytes:
     """`content` as JSON and, under "sha256", the hash of the rest."""
-    content = json.loads(
-        json.dumps(content)
-    )  # as it will be read: keys that were integers are texts
+    content = json.loads(json.dumps(content))  # as it will be read: all keys are texts
     return json.dumps({**content, "sha256": _digest(content)}, indent=1).encode()
 
 

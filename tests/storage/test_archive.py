@@ -117,6 +117,12 @@ def test_any_name_can_be_that_of_a_leaf(tmp_path):
     assert_same(read(write(tmp_path / "d", tree)).nested(), tree)
 
 
+def test_a_header_comes_back_as_json_gives_it(tmp_path):
+    header = {"format": KIND, "nan": float("nan"), "at": (1, {10: "λ", 9: None})}
+    write_archive(tmp_path / "d", header, {}, False)
+    assert repr(read_archive(tmp_path / "d", KIND)[0]["at"]) == "[1, {'10': 'λ', '9': None}]"
+
+
 def test_equal_trees_make_equal_files_and_none_is_no_tree(tmp_path, written):
     assert write(tmp_path / "d", SMALL).read_bytes() == written.read_bytes()
     assert read(write(tmp_path / "none", None)) is None

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import namedtuple
 from contextlib import contextmanager
 
 import jax
@@ -22,6 +23,8 @@ from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore
 
 DEEP = json.loads("[" * 200 + "]" * 200)
 EXPERIMENT = {"name": "digits", "steps": 200, "lam": [0.1, 1.0], "floor": float("nan")}
+
+Box = namedtuple("Box", "value scale")  # `value` has the path of the box, above that of `scale`
 
 
 def small(step):
@@ -69,6 +72,12 @@ def test_what_was_saved_comes_back_to_the_bit_with_its_note(store):
     found = store.restore(jax.tree.map(lambda x: x, tree))
     assert_same(found.tree, tree)
     assert (found.step, found.note, found.warnings) == (3, note, ())
+
+
+def test_two_leaves_under_one_name_come_back_in_their_order(store):
+    tree = {"box": Box(np.ones(2), np.zeros(2))}
+    store.save(1, tree)
+    assert_same(store.restore(tree).tree, tree)
 
 
 def test_like_may_be_shapes_without_values(store):
@@ -214,6 +223,12 @@ def test_a_step_of_a_newer_version_is_not_passed_over(two_steps):
         ValueError, match=r"restore: .*0200.0002.npz' has the format version 99.*Upd"
     ):
         two_steps.restore(small(0))
+
+
+def test_a_step_without_a_state_is_damaged(two_steps):
+    without = lambda known: known | {"trees": {"state": None}}
+    forged(file(two_steps, 200), without, lambda members: members[:1])
+    assert restore_after_damage(two_steps, "no state")
 
 
 # Which directory
