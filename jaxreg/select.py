@@ -3,7 +3,9 @@
 A selector is a hashable predicate (path, leaf) -> bool, built of objects, so that equal selectors
 hit the jit cache and a selector can be the static part of a penalty. Combine with `&`, `|`, `~`.
 The rules go by name and not by rank: parameters stacked for a scan over layers have one axis more,
-and a rule on `ndim` would then take the scale of a norm for a matrix.
+and a rule on `ndim` would then take the scale of a norm for a matrix. Only the entries of lists and
+tuples of arrays have no name; a vector there is a bias. What is no parameter, such as a function that
+a model holds or a counter, is in no rule but `everything`.
 """
 
 from __future__ import annotations
@@ -16,17 +18,23 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxreg import _tree
 
 __all__ = ["Selector", "biases", "everything", "kernels", "leaf_mask", "norms", "path", "where"]
 
-# The second factor of a low-rank adapter ends in _b as well, and is a matrix.
+# Factors of a product end in _b as well, and are matrices; so is the B of a state space model.
 _BIAS = re.compile(
-    r"(?i)(?!.*lora_b$)(.*_)?((b|offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)"
+    r"(?i)(?!(.*_)?(lora|w|u|weight|kernel|matrix)_b$)(?-i:(?!B$))"
+    r"(.*_)?((b|offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)"
 )
-_SCALE = re.compile(r"(?i)(scale|gamma|beta)")
+_BIAS_TABLE = re.compile(r"(?i).*_bias(es)?")
+_SCALE = re.compile(r"(?i)(.*_)?scale|(gamma|beta)(_?\d+)?")
 _NORM_LAYER = re.compile(
-    r"(?i)(.*_)?((batch|layer|group|rms|instance)_?)?(norm|bn|ln)(_?\w)?(_?\d+)?"
+    r"(?i)(?!(.*_)?(weight|spectral)_norm)(.*_)?((batch|layer|group|rms|instance|pre|post)_?)?"
+    r"(norm([123]d|ali[sz]ation)?|bn|ln)s?(_?\d+|_[a-z]|_(final|out|before|after|pre|post))?(_?\d+)?"
+    r"|layer_scale(_?\d+)?"
 )
 
 
@@ -153,38 +161,60 @@ class _Rule(Selector):
     name: str
 
     def matches(self, path: str, leaf: Any) -> bool:
-        return _RULES[self.name](path)
+        return _RULES[self.name](path, leaf)
 
     def __repr__(self):
         return self.name
 
 
-def _is_bias(path: str) -> bool:
-    return bool(_BIAS.fullmatch(path.rsplit("/", 1)[-1]))
+def _is_parameter(leaf: Any) -> bool:
+    """Not a function, a counter or a key; a leaf that is not known may be one."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return leaf is None or isinstance(leaf, (bool, int, float, complex))
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
-def _is_norm(path: str) -> bool:
-    *layers, name = path.split("/")
+def _named(path: str) -> tuple[list[str], str]:
+    """Layers and name of a leaf; of an entry of a list, those of the list."""
+    keys = path.split("/")
+    while len(keys) > 1 and keys[-1].isdigit():
+        keys.pop()
+    return keys[:-1], keys[-1]
+
+
+def _is_bias(path: str, leaf: Any) -> bool:
+    layers, name = _named(path)
+    if _BIAS.fullmatch(name) or any(_BIAS_TABLE.fullmatch(layer) for layer in layers):
+        return True
+    return path.rsplit("/", 1)[-1].isdigit() and getattr(leaf, "ndim", 2) < 2
+
+
+def _is_norm(path: str, leaf: Any) -> bool:
+    del leaf
+    layers, name = _named(path)
     return bool(_SCALE.fullmatch(name)) or any(_NORM_LAYER.fullmatch(layer) for layer in layers)
 
 
 # By name and not in the rule, so that a rule, and a penalty with it, is pickled.
-_RULES: dict[str, Callable[[str], bool]] = {
-    "everything": lambda path: True,
-    "biases": _is_bias,
-    "norms": _is_norm,
-    "kernels": lambda path: not (_is_bias(path) or _is_norm(path)),
+_RULES: dict[str, Callable[[str, Any], bool]] = {
+    "everything": lambda path, leaf: True,
+    "biases": lambda path, leaf: _is_parameter(leaf) and _is_bias(path, leaf),
+    "norms": lambda path, leaf: _is_parameter(leaf) and _is_norm(path, leaf),
+    "kernels": lambda path, leaf: (
+        _is_parameter(leaf) and not (_is_bias(path, leaf) or _is_norm(path, leaf))
+    ),
 }
 
 everything: Selector = _Rule("everything")
 """Every leaf."""
 
 biases: Selector = _Rule("biases")
-"""Leaves named b, bias, offset or intercept, with an optional number or suffix."""
+"""Leaves named b, bias, offset or intercept, with an optional number or suffix; vectors without name."""
 
 norms: Selector = _Rule("norms")
 """Scales and offsets of normalisation: leaves named scale, gamma or beta, or inside a layer named
-after a norm (BatchNorm_0, layer_norm, bn1, ln_f)."""
+after a norm (BatchNorm_0, layer_norm, bn1, ln_f) or layer_scale."""
 
 kernels: Selector = _Rule("kernels")
 """The weights proper: every leaf that is neither a bias nor a norm's (embeddings included)."""

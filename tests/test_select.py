@@ -28,15 +28,23 @@ KERNELS = [
     "kernel", "dense/kernel", "layers/0/weight", "embedding", "w", "W_ih", "lora_a", "lora_b",
     "blocks/0/lora_B", "rnn/w_hh", "normal/kernel", "balance", "global_kernel", "obs/kernel", "0",
     "attention/query/kernel", "line/kernel", "blend", "label_embedding", "",
+    "lora/q_lora_b", "dense/w_b", "U_b", "kernel_b", "mixer/B", "bnb/kernel", "normal/w", "norm_mlp/kernel",
+    "embed_norm_proj/kernel", "conv/weight_norm/v", "spectral_norm/kernel", "scale_net/kernel/0",
+    "bias_net/kernel", "beta_net/kernel", "layers/0/1",
 ]  # fmt: skip
 BIASES = [
     "b", "b1", "b_1", "bias", "dense/bias", "layers/0/bias", "bias_hh", "b_ih", "bias_ih_l0", "out_b",
     "offset", "intercept", "rnn/bias_1", "Dense_0/bias", "biases",
+    "biases/0", "rnn/bias/1", "relative_attention_bias/embedding", "dense_b", "w_bias",
 ]  # fmt: skip
 NORMS = [
     "LayerNorm_0/scale", "LayerNorm_0/bias", "BatchNorm_3/scale", "bn1/weight", "bn/gamma",
     "layers/0/norm/weight", "ln_f/scale", "ln_1/offset", "norm1/weight", "RMSNorm_0/scale",
     "input_layernorm/weight", "group_norm/scale", "post_attention_layernorm/weight", "scale", "beta",
+    "scale/0", "ln_post/weight", "ln_out/weight", "layernorm_before/weight", "conv_norm_out/weight",
+    "norm3d/weight", "norm_final/weight", "postnorm/weight", "prenorm/weight", "bns/0/weight",
+    "LayerNormalization/weight", "blocks/0/gamma_1", "layer_scale", "layer_scale_1/lambda1",
+    "clip/logit_scale",
 ]  # fmt: skip
 
 
@@ -90,6 +98,53 @@ def test_in_a_flax_nnx_model_the_same_leaves_are_kernels():
 def test_stacking_layers_for_a_scan_changes_nothing():
     stacked = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
     assert chosen(jr.kernels, stacked) == chosen(jr.kernels)
+
+
+@pytest.mark.parametrize(
+    ("params", "paths"),
+    [
+        ([jnp.ones((2, 2)), jnp.ones(2)], {"0"}),
+        ([(jnp.ones((2, 2)), jnp.ones(2)), (jnp.ones((2, 1)), jnp.ones(()))], {"0/0", "1/0"}),
+        ({"w": [jnp.ones((2, 2))], "b": [jnp.ones((2, 2))]}, {"w/0"}),
+        (jnp.ones(2), {""}),
+        ({"w": jnp.ones(2)}, {"w"}),
+    ],
+)
+def test_a_vector_without_a_name_is_a_bias(params, paths):
+    assert chosen(jr.kernels, params) == paths
+    assert chosen(~jr.biases, params) == paths
+
+
+def test_what_is_no_parameter_is_no_kernel():
+    model = {
+        "activation": jax.nn.relu,
+        "kind": "mlp",
+        "count": jnp.arange(3),
+        "key": jax.random.key(0),
+        "bias": jnp.arange(2),
+        "scale": jnp.arange(2),
+        "kernel": jnp.full((2, 2), 3.0, jnp.bfloat16),
+    }
+    assert chosen(jr.kernels, model) == {"kernel"}
+    assert chosen(jr.kernels, jax.tree.map(lambda x: x, model) | {"kernel": 1.0}) == {"kernel"}
+    assert jr.l1(1.0).on(jr.kernels)(model) == 12
+    for rule in (jr.biases, jr.norms):
+        with pytest.raises(ValueError, match="matches none of the 7 leaves"):
+            rule.mask(model)
+    with pytest.raises(TypeError, match="l1: the leaf 'kernel' is of dtype complex64"):
+        jr.l1(1.0).on(jr.kernels)({"kernel": jnp.ones(2, complex)})
+
+
+def test_an_equinox_model_is_taken_as_it_is_held():
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0))
+    weights = [layer.weight for layer in model.layers]
+    assert jr.l1(1.0).on(jr.kernels)(model) == pytest.approx(
+        float(sum(jnp.sum(jnp.abs(w)) for w in weights)), rel=1e-6
+    )
+    moved = jr.l1(1.0).on(jr.kernels).prox(model, 1e9)
+    assert not moved.layers[0].weight.any()
+    assert moved.activation is model.activation
 
 
 def test_everything_is_everything():
