@@ -31,7 +31,7 @@ class _Hit(NamedTuple):
     number: int  # of the term in the sum
     lam: Any
     shown_lam: str
-    value: float
+    value: float | None  # None where the leaf alone has none
     pull: float  # norm of the term's gradient on the leaf
 
 
@@ -49,8 +49,8 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
     Returns:
       A `Table` whose `rows` are dicts with `leaf`, `shape`, `dtype`, `term`, `lam` (the strength on
       that leaf, factors multiplied in), `value` and `share` (a fraction); `term` to `share` are None
-      for a leaf hit by nothing. `warnings` name such leaves, leaves with two terms or more, and
-      biases and norms hit by a term without selector.
+      for a leaf hit by nothing, `value` where a group spans leaves. `warnings` name such leaves,
+      leaves with two terms or more, and biases and norms hit by a term without selector.
 
     Raises:
       TypeError: `penalty` is no penalty, or a leaf under it is not floating.
@@ -154,7 +154,16 @@ def _term_hits(number: int, term: Penalty, params: PyTree) -> Iterator[tuple[int
     for i, grad in zip(touched, grads):
         alone = _tree.partition(params, [j == i for j in range(len(support))])
         lam, text = _strength(term, alone)
-        yield i, _Hit(term, number, lam, text, float(term(alone)), _norm(grad))
+        yield i, _Hit(term, number, lam, text, _value(term, alone), _norm(grad))
+
+
+def _value(term: Penalty, alone: PyTree) -> float | None:
+    """The value of one leaf, or None for a term that needs several leaves."""
+    try:
+        return float(term(alone))
+    except ValueError:
+        # All leaves together have been evaluated before, so what is missing are the others.
+        return None
 
 
 def _strength(term: Penalty, alone: PyTree) -> tuple[Any, str]:
@@ -193,16 +202,19 @@ def _cells(row: dict[str, Any], hit: _Hit | None) -> tuple[str, ...]:
     leaf = (row["leaf"] or "(the array)", str(row["shape"]), dtype)
     if hit is None:
         return (*leaf, "-", "-", "-", "-")
-    return (*leaf, row["term"], hit.shown_lam, f"{row['value']:.4g}", f"{row['share']:.1%}")
+    value = "-" if row["value"] is None else f"{row['value']:.4g}"
+    return (*leaf, row["term"], hit.shown_lam, value, f"{row['share']:.1%}")
 
 
 def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iterator[str]:
     """What a reader should look at: leaves hit by nothing, twice, or by oversight."""
     on_path = dict(zip(leaves.paths, hits))
+    rule = select.biases | select.norms
+    offset = {p: rule.matches(p, x) for p, x in zip(leaves.paths, leaves.values)}
     floating = [p for p, x in zip(leaves.paths, leaves.values) if _tree.is_floating(x)]
     missed = [p for p in floating if not on_path[p]]
-    weights = [p for p in missed if not _is_offset(p)]
-    offsets = [p for p in missed if _is_offset(p)]
+    weights = [p for p in missed if not offset[p]]
+    offsets = [p for p in missed if offset[p]]
     if weights:
         yield f"no term acts on {_names(weights)}."
     if offsets:
@@ -214,7 +226,7 @@ def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iter
         (p, i): hit.term.label
         for p, on in on_path.items()
         for i, hit in enumerate(on)
-        if _is_offset(p) and not _is_selected(hit.term)
+        if offset[p] and not _is_selected(hit.term)
     }
     for term, where in _grouped(careless).items():
         paths = list(dict.fromkeys(path for path, _ in where))
@@ -229,17 +241,16 @@ def _joint_warnings(
 ) -> Iterator[str]:
     """Terms that are no sum over leaves: the value of a leaf alone is then not its part."""
     for number, term in enumerate(penalty.terms()):
-        parts = sum(hit.value for on in hits for hit in on if hit.number == number)
-        whole = float(term(params))
-        if not np.isclose(parts, whole, rtol=1e-3, equal_nan=True):
+        values = [hit.value for on in hits for hit in on if hit.number == number]
+        known = [value for value in values if value is not None]
+        parts, whole = sum(known), float(term(params))
+        if len(known) < len(values):
+            yield f"{term.label} acts on several leaves together; its value is {whole:.4g}."
+        elif not np.isclose(parts, whole, rtol=1e-3, equal_nan=True):
             yield (
                 f"{term.label} is no sum over leaves: its values here are those of each leaf alone "
                 f"and add to {parts:.4g}, while the whole is {whole:.4g}."
             )
-
-
-def _is_offset(path: str) -> bool:
-    return (select.biases | select.norms).matches(path, None)
 
 
 def _is_selected(term: Penalty) -> bool:

@@ -191,6 +191,21 @@ class Joint(jr.Penalty):
         raise NotImplementedError
 
 
+def test_groups_that_span_leaves_have_strength_and_share_but_one_value():
+    params = {"fc": {"kernel": jnp.array([[3.0, 0.0]]), "bias": jnp.array([4.0, 0.0])}}
+    units = [[("fc/kernel", -1), ("fc/bias", 0)]]
+    table = jr.tabulate(2 * jr.group_lasso(0.5, groups=units, sqrt_size=False), params)
+    bias, kernel = table.rows
+    assert bias["value"] is kernel["value"] is None
+    assert bias["lam"] == kernel["lam"] == 1
+    assert bias["share"] == pytest.approx(4 / 7)
+    assert kernel["share"] == pytest.approx(3 / 7)
+    assert "group_lasso acts on several leaves together; its value is 5." in table.warnings
+    joint = jr.hierarchical(1.0, 2.0, skip="skip", layer="layer")
+    features = {"layer": jnp.ones((2, 3)), "skip": jnp.array([3.0, 4.0])}
+    assert any("its value is 7" in w for w in jr.tabulate(joint, features).warnings)
+
+
 def test_a_penalty_that_couples_leaves_says_so():
     text = warned(Joint(2.0), {"a": jnp.array([3.0]), "b": jnp.array([4.0])})
     assert "joint is no sum over leaves" in text
