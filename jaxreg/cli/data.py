@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxreg.cli.files import Table, float32, read_csv, read_npz, refuse_nan
+from jaxreg.cli.files import Table, float32, number, read_csv, read_npz, refuse_nan
 
 __all__ = ["Dataset", "load", "split", "standardizer"]
 
@@ -65,7 +65,7 @@ def load(name_or_path: str, target: str | None = None) -> Dataset:
 
     Raises:
       ValueError: the name is unknown, or the file is missing, empty, malformed, or holds text or NaN
-        where numbers are needed; the message says where. ImportError: scikit-learn is needed.
+        where numbers are needed; the message says where. ImportError: scikit-learn or pandas is needed.
 
     >>> digits = load("digits")
     >>> digits.X.shape, digits.task, digits.n_classes, digits.image_shape
@@ -150,11 +150,8 @@ def _from_table(path: Path, table: Table) -> Dataset:
     kinds, codes = np.unique(y.astype(str) if text else y.astype(float), return_inverse=True)
     if len(kinds) < 2:
         raise ValueError(f"{path}: the target is {kinds[0]!s} in every row; nothing can be learnt.")
-    if text and len(kinds) > max(_MOST_CLASSES, n // 2):
-        raise ValueError(
-            f"{path}: the target is text with {len(kinds)} distinct values in {n} rows, which cannot "
-            "be classes. Name another column as the target."
-        )
+    if text:
+        _refuse_quantity(path, kinds.tolist(), n)
     made = Dataset(path.stem, table.X, y, "regression", None, table.feature_names)
     made = made._replace(image_shape=table.image_shape)
     whole = not text and bool((kinds == np.round(kinds)).all())
@@ -167,6 +164,22 @@ def _from_table(path: Path, table: Table) -> Dataset:
             class_names=names,
         )
     return made._replace(y=float32(y))
+
+
+def _refuse_quantity(path: Path, kinds: list[str], n: int) -> None:
+    """Raise where text is no class: too many values of it, or numbers but for some slips."""
+    numbers = [k for k in kinds if np.isfinite(number(k.replace(",", ".")))]
+    slips = [k for k in kinds if np.isnan(number(k))]
+    if slips and len(numbers) > _MOST_CLASSES:
+        raise ValueError(
+            f"{path}: the target has {len(numbers)} distinct numbers, which is a quantity, but also text "
+            f"such as {slips[0]!r}. Write numbers with a decimal point, and remove rows without one."
+        )
+    if len(kinds) > max(_MOST_CLASSES, n // 2):
+        raise ValueError(
+            f"{path}: the target is text with {len(kinds)} distinct values in {n} rows, which cannot "
+            "be classes. Name another column as the target."
+        )
 
 
 # --- what is learnt from training rows -----------------------------------------------------------

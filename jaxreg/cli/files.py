@@ -6,19 +6,18 @@ of another length: each is an error that names the column and the line.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Table", "float32", "read_csv", "read_npz", "refuse_nan", "some"]
+__all__ = ["Table", "float32", "number", "read_csv", "read_npz", "refuse_nan", "some"]
 
-_MISSING = ("", "na", "n/a", "null", "none", "?")
+_MISSING = ("", "na", "nan", "n/a", "null", "none", "?")
 
 
 class Table(NamedTuple):
@@ -94,64 +93,73 @@ def read_csv(path: Path, target: str | None) -> Table:
 
     Raises:
       ValueError: the file is missing or empty, has no header, text or missing values where numbers
-        are needed, rows of different length, or no column `target`.
+        are needed, rows of different length, or no column `target`. ImportError: pandas is needed.
     """
-    header, lines, rows = _rows(path)
-    chosen = _target_column(path, header, target)
-    features = [i for i in range(len(header)) if i != chosen]
-    if not features:
-        raise ValueError(f"{path}: {header[chosen]!r} is the only column; there are no features.")
-    cells = [[_number(cell) for cell in row] for row in rows]
-    text = np.array([[cell is None for cell in row] for row in cells])
-    _refuse_text(path, header, rows, features, text)
-    values = np.array(cells, float)
-    names = tuple(header[i] for i in features)
-    X = float32(values[:, features])
+    cells = _cells(path)
+    chosen = _target_column(path, list(cells), target)
+    features = cells.columns.drop(chosen)
+    if features.empty:
+        raise ValueError(f"{path}: {chosen!r} is the only column; there are no features.")
+    missing = cells.apply(lambda column: column.str.lower().isin(_MISSING))
+    numbers = cells.map(number)
+    text = numbers.isna() & ~missing
+    _refuse_text(path, cells[features], text[features])
+    names, lines = tuple(features), cells.index.tolist()
+    X, y = float32(numbers[features].to_numpy()), numbers[chosen].to_numpy()
     refuse_nan(str(path), X, names, "line", lines)
-    y = values[:, chosen]
-    if text[:, chosen].any():
-        y = np.array([row[chosen].strip() for row in rows])
-        gone = np.array([label.lower() in _MISSING for label in y])
-        refuse_nan(str(path), np.where(gone, np.nan, 0)[:, None], ["the target"], "line", lines)
+    if text[chosen].any():
+        gone = np.where(missing[[chosen]], np.nan, 0)
+        refuse_nan(str(path), gone, ["the target"], "line", lines)
+        y = cells[chosen].to_numpy(str)
     return Table(X, y, names, "line", lines)
 
 
 def _existing(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"no such file: {str(path)!r} (looked in {path.absolute().parent}).")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty.")
 
 
-def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """Header, line number of every row, and the rows, all of one length."""
+def _cells(path: Path) -> Any:
+    """All cells as text, as a DataFrame: its columns are the header, its index the lines."""
     _existing(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.lstrip().split("\n", 1)[0]
-        reader = csv.reader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
-        numbered = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: cannot be read as a .csv in UTF-8: {error}. Save it again as UTF-8 text."
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(
+            "a .csv is read with pandas, which is not installed: pip install 'jaxreg[data]'"
         ) from error
-    if not numbered:
-        raise ValueError(f"{path}: the file is empty.")
-    (_, header), *body = numbered
-    header = [name.strip() for name in header]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if not text.strip(' \n\t,;"'):
+            raise ValueError(f"{path}: the file is empty.")
+        blank = text[: len(text) - len(text.lstrip())].count("\n")
+        sep = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
+        # As text, and nothing counts as missing: what pandas takes for numbers, dates or NaN is a guess.
+        cells: Any = pd.read_csv(
+            io.StringIO(text), sep=sep, header=None, dtype=str, na_filter=False, skiprows=blank,
+            skip_blank_lines=False,
+        )  # fmt: skip
+    except (UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as a .csv in UTF-8 with rows of one length: {str(error).strip()}"
+        ) from error
+    lengths = 1 + cells.apply(lambda column: column.str.count("\n")).sum(axis=1)
+    cells = cells.set_index(blank + lengths.cumsum()).apply(lambda column: column.str.strip())
+    cells = cells[(cells != "").any(axis=1)]
+    header, body = cells.iloc[0].tolist(), cells.iloc[1:]
     _check_header(path, header)
-    if not body:
+    if body.empty:
         raise ValueError(f"{path}: there is a header but no row below it.")
-    for line, row in body:
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}: line {line} has {len(row)} values, but the header names {len(header)} columns."
-            )
-    return header, [line for line, _ in body], [row for _, row in body]
+    return body.set_axis(header, axis=1)
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    if all(_number(name) is not None for name in header):
+    if "" in header:
+        raise ValueError(
+            f"{path}: column {header.index('') + 1} has no name. Name it, or remove it if it only counts "
+            "the rows (in pandas: to_csv(path, index=False))."
+        )
+    if all(name.lower() in _MISSING or not np.isnan(number(name)) for name in header):
         raise ValueError(
             f"{path}: the first row must name the columns, but it holds the numbers {some(header)}."
         )
@@ -160,11 +168,11 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise ValueError(f"{path}: the column {twice[0]!r} is there twice; rename one.")
 
 
-def _target_column(path: Path, header: list[str], target: str | None) -> int:
+def _target_column(path: Path, header: list[str], target: str | None) -> str:
     if target is None:
-        return header.index("target") if "target" in header else len(header) - 1
+        return "target" if "target" in header else header[-1]
     if target in header:
-        return header.index(target)
+        return target
     near = difflib.get_close_matches(target, header, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise ValueError(
@@ -172,23 +180,18 @@ def _target_column(path: Path, header: list[str], target: str | None) -> int:
     )
 
 
-def _number(cell: str) -> float | None:
-    """The cell as a number, NaN if it is missing, None if it is text."""
-    cell = cell.strip()
-    if cell.lower() in _MISSING:
-        return float("nan")
+def number(cell: str) -> float:
+    """The cell as a number, to the last bit; NaN if it is none."""
     try:
         return float(cell)
     except ValueError:
-        return None
+        return float("nan")
 
 
-def _refuse_text(
-    path: Path, header: list[str], rows: list[list[str]], features: list[int], text: np.ndarray
-) -> None:
-    bad = [i for i in features if text[:, i].any()]
-    if bad:
-        found = [f"{header[i]!r} (such as {rows[text[:, i].argmax()][i]!r})" for i in bad]
+def _refuse_text(path: Path, cells: Any, text: Any) -> None:
+    bad = text.columns[text.any()]
+    if len(bad):
+        found = [f"{name!r} (such as {cells[name][text[name]].iloc[0]!r})" for name in bad]
         raise ValueError(
             f"{path}: features must be numbers, but there is text in the columns {some(found)}. Encode "
             "them as numbers or remove them."

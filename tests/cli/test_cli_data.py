@@ -2,12 +2,15 @@
 
 import builtins
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxreg.cli import data
 from jaxreg.cli.data import load, split, standardizer
+from jaxreg.cli.files import read_csv
 
 
 @pytest.fixture
@@ -138,7 +141,13 @@ CSV_ERRORS = {
     "header only": ("a,y\n", "there is a header but no row below it"),
     "no header": ("1,2\n3,4\n", r"first row must name the columns, but it holds the numbers 1, 2"),
     "twice": ("a,a,y\n1,2,3\n", "the column 'a' is there twice"),
-    "ragged": ("a,y\n1,2\n\n3\n", "line 4 has 1 values, but the header names 2 columns"),
+    "separators only": (',\n"",\n', "table.csv: the file is empty"),
+    "no header, a gap": ("1,NA\n1,2\n", r"first row must name the columns, but it holds the numbers 1"),
+    "no name": (",a,y\n0,1,2\n1,2,3\n", r"column 1 has no name.*to_csv\(path, index=False\)"),
+    "short": ("a,y\n1,2\n\n3\n", r"infinite values in the target \(line 4\)"),
+    "long": ("a,y\n1,2\n\n3,4,5\n", r"rows of one length: .*Expected 2 fields in line 4, saw 3$"),
+    "all long": ("\na,y\n1,2,0\n3,4,0\n", "Expected 2 fields in line 3, saw 3$"),
+    "open quote": ('a,y\n1,"2\n3,4\n', r"cannot be read as a .csv .*EOF inside string"),
     "only target": ("y\n1\n2\n", "'y' is the only column; there are no features"),
     "text": (
         "a,city,y\n1,2,1.5\n2,Bonn,0.5\n",
@@ -147,8 +156,19 @@ CSV_ERRORS = {
     "missing": ("a,b,y\n1,2,1.5\n3,,1.0\nnan,4,0.5\n", r"values in a \(line 4\), b \(line 3\)\. Fill"),
     "infinite": ("a,y\n1,0.5\n1e99,0.25\n", r"infinite values in a \(line 3\)"),
     "target missing": ("a,y\n1,0.5\n2,NA\n", r"infinite values in the target \(line 3\)"),
+    "lines in cells": ('\n \na,"y\n\ncm"\n1,"2\n3"\n?,4\n', r"infinite values in a \(line 8\)"),
+    "all missing": ("a,y\n1,2\nNA,n/a\n", r"infinite values in a \(line 3\)"),
+    "truth": ("a,y\nTrue,1\nFalse,2\n", r"text in the columns 'a' \(such as 'True'\)"),
     "class missing": ("a,y\n1,cat\n2,\n", r"infinite values in the target \(line 3\)"),
     "one value": ("a,y\n1,2.5\n2,2.5\n", "the target is 2.5 in every row; nothing can be learnt"),
+    "slip": (
+        "a,y\n" + "".join(f"{i},{i / 4}\n" for i in range(30)) + "9,-\n",
+        "the target has 30 distinct numbers, which is a quantity, but also text such as '-'",
+    ),
+    "decimal commas": (
+        "a;y\n" + "".join(f"{i};{i // 2},{5 * (i % 2)}\n" for i in range(60)),
+        r"60 distinct numbers.* text such as '0,0'\. Write numbers with a decimal point",
+    ),
     "names": (
         "a,y\n" + "".join(f"{i},n{i}\n" for i in range(50)),
         "the target is text with 50 distinct values in 50 rows, which cannot be classes",
@@ -160,6 +180,24 @@ CSV_ERRORS = {
 def test_a_bad_csv_is_refused_with_the_place(csv, text, message):
     with pytest.raises(ValueError, match=message):
         load(csv(text))
+
+
+def test_numbers_are_read_to_the_last_bit(csv):
+    values = 10 ** np.random.default_rng(0).uniform(-9, 9, 2000)
+    path = csv("a,y\n" + "".join(f"{i},{x!r}\n" for i, x in enumerate(values.tolist())))
+    np.testing.assert_array_equal(read_csv(Path(path), None).y, values)
+
+
+def test_labels_stay_as_they_are_written(csv):
+    d = load(csv("a,y\n007,1.0\n8,01\n1e1,x\n1,True\n"))
+    assert d.class_names == ("01", "1.0", "True", "x")
+    assert d.X.tolist() == [[7], [8], [10], [1]]
+
+
+def test_without_pandas_the_error_names_the_extra(csv, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"a \.csv is read with pandas.*'jaxreg\[data\]'"):
+        load(csv("a,y\n1,2\n"))
 
 
 def test_an_unknown_target_column_is_answered_with_the_columns(csv):
@@ -210,6 +248,11 @@ def test_an_npz_target_may_be_text_or_bool(npz, y, classes):
     d = load(npz(X=np.ones((4, 1)), y=y))
     assert d.class_names == classes
     assert d.y.tolist() == [1, 0, 1, 0]
+
+
+def test_numerals_that_were_saved_as_text_are_classes(npz):
+    d = load(npz(X=np.ones((50, 1)), y=np.repeat([f"{i:02}" for i in range(25)], 2)))
+    assert (d.n_classes, d.class_names[:2]) == (25, ("00", "01"))
 
 
 ONES = np.ones((4, 2))
