@@ -16,10 +16,13 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.extend import core
 
-__all__ = ["answered", "quickly"]
+__all__ = ["answered", "once", "quickly"]
 
 _LESS = {"xla_backend_optimization_level": 0}
 _LEAST = {**_LESS, "xla_cpu_use_fusion_emitters": False}
+
+_KEPT: dict[tuple[str, str], Any] = {}  # programs by their texts
+_MOST = 32
 
 
 @functools.cache
@@ -48,12 +51,57 @@ def quickly(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Calla
 def answered(ask: Callable[[], Any]) -> Any:
     """`ask()` as one program that runs at once, also inside of what is being traced.
 
-    Where it depends on values that are traced themselves it cannot run now: its numbers are then traced,
-    but for those that depend on none.
+    The arrays it closes over are arguments of the program, which is kept: a question that differs from
+    a recent one in their values alone compiles nothing. Where it depends on values that are traced
+    themselves it cannot run now: its numbers are then traced, but for those that depend on none.
     """
     closed, shapes = jax.make_jaxpr(ask, return_shape=True)()
     if any(isinstance(x, Tracer) for x in closed.consts):
         with jax.ensure_compile_time_eval():
             return ask()
-    program = jax.jit(core.jaxpr_as_fun(closed), compiler_options=_options()).lower().compile()
-    return jax.tree.unflatten(jax.tree.structure(shapes), program())
+    # Rounding to narrow types is what an optimizer does; a program of another form would skip it elsewhere.
+    options = _options() | {"xla_allow_excess_precision": False}
+    program = jax.jit(_lifted(closed.jaxpr), compiler_options=options).lower(closed.consts)
+    return jax.tree.unflatten(jax.tree.structure(shapes), _compiled(program)(closed.consts))
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, traced once for all arguments of one kind, in a program that calls it often.
+
+    Unlike under a `jax.jit` of its own, arrays that it closes over stay values to that program. With
+    traced ones it is called as it is, so that numbers which depend on none of them stay numbers.
+    """
+    known: dict[Any, tuple] = {}
+
+    def call(*args: Any) -> Any:
+        flat, structure = jax.tree.flatten(args)
+        kind = structure, tuple(jax.typeof(x) for x in flat)
+        if kind not in known:
+            closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
+            known[kind] = jax.jit(_lifted(closed.jaxpr)), closed.consts, jax.tree.structure(shapes)
+        program, consts, out = known[kind]
+        if any(isinstance(x, Tracer) for x in consts):
+            return function(*args)
+        return jax.tree.unflatten(out, program(consts, *flat))
+
+    return call
+
+
+def _lifted(jaxpr: core.Jaxpr) -> Callable[..., list]:
+    """What a jaxpr computes, as a function of its constants and then its arguments."""
+    return lambda consts, *args: core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, consts))(*args)
+
+
+def _compiled(program: Any) -> Callable[..., Any]:
+    """The program, compiled or kept. Its text tells all about it, but for the functions it calls back."""
+    text = program.as_text()
+    if "custom_call" in text:
+        return program.compile()
+    key = text, str(program.args_info)
+    made = _KEPT.get(key)
+    if made is None:
+        made = program.compile()
+        if len(_KEPT) >= _MOST:
+            _KEPT.clear()
+        _KEPT[key] = made
+    return made

@@ -85,23 +85,15 @@ def measure(
         nothing = jnp.zeros(len(touched))
         return Metric(nothing, nothing, nothing, nothing)
     shapes = jax.eval_shape(lambda tree: tree, params)
-    try:
-        begun = jax.eval_shape(lambda: probe.bench(optimizer, shapes)[1])
-    except Exception as error:
-        raise ValueError(
-            f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
-            f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
-        ) from error
-    names = probe.state_names(begun)
-    _refuse_wrappers(owner, names)
-    with jax.ensure_compile_time_eval():
-        start = _first_step(owner, learning_rate)
+    names: list[str] = []
 
     def ask() -> tuple:
-        asked, state = probe.bench(optimizer, shapes)
+        asked, state = _begun(owner, optimizer, shapes)
+        names[:] = probe.state_names(state)
+        _refuse_wrappers(owner, names)
+        start = _first_step(owner, learning_rate)
         talk = _Interview(asked, probe.advance(state, start), rate_at(learning_rate, start))
-        metric, base, formula = _solve(talk)
-        return metric, formula, _later(talk, base, start, learning_rate)
+        return _solve(talk, lambda ahead: rate_at(learning_rate, start + ahead))
 
     metric, formula, schedule = answered(ask)
     paths = _tree.flatten(params).paths
@@ -112,6 +104,16 @@ def measure(
 def rate_at(learning_rate: Rate, count: ArrayLike) -> Array:
     """The learning rate at a step, from a number or a schedule."""
     return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
+
+
+def _begun(owner: str, optimizer: Any, params: PyTree) -> tuple[Bench, PyTree]:
+    try:
+        return probe.bench(optimizer, params)
+    except Exception as error:
+        raise ValueError(
+            f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
+            f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
+        ) from error
 
 
 def _refuse_wrappers(owner: str, names: list[str]) -> None:
@@ -125,12 +127,13 @@ def _refuse_wrappers(owner: str, names: list[str]) -> None:
 
 def _first_step(owner: str, learning_rate: Rate) -> int:
     """A step at which the learning rate is not 0 (a warm-up starts from 0)."""
-    for step in (0, *(2**k for k in range(21))):
-        rate = rate_at(learning_rate, step)
-        if not is_concrete(rate):
-            return 1
-        if rate != 0:
-            return step
+    with jax.ensure_compile_time_eval():
+        for step in (0, *(2**k for k in range(21))):
+            rate = learning_rate(step) if callable(learning_rate) else learning_rate
+            if not is_concrete(rate):
+                return 1
+            if np.any(np.asarray(rate, jnp.result_type(float)) != 0):
+                return step
     raise ValueError(
         f"{owner}: `learning_rate` is 0 at every step looked at, so nothing would move. Give the "
         "learning rate or the schedule that the optimizer has."
@@ -138,11 +141,12 @@ def _first_step(owner: str, learning_rate: Rate) -> int:
 
 
 class _Answer(NamedTuple):
-    """q = -update / (learning_rate * gradient), with the second moment that made it: [L] each."""
+    """q = -update / (learning_rate * gradient), and the second moment that made it: [L] each."""
 
     q: Array
     v: Array
-    state: PyTree
+    # How many steps the moment has seen; 1 where that does not matter.
+    seen: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,14 +157,35 @@ class _Interview:
     state: PyTree
     rate: Array
 
-    def settled(self, gradient: ArrayLike, second: ArrayLike) -> _Answer:
-        """The answer of a state in which `gradient` has been constant."""
-        return self.then(metrics.settled(self.state, self.bench.like, gradient, second), gradient)
+    def fresh(self, gradient: float, params: float) -> _Answer:
+        """The answer of a state that has seen nothing."""
+        return self._ask(self.state, gradient, params)[0]
 
-    def then(self, state: PyTree, gradient: ArrayLike) -> _Answer:
-        update, new = self.bench.ask(state, gradient)
-        v = probe.vector([0.0 if m is None else m.value for m in self.moments(new)])
-        return _Answer(-update / _nonzero(self.rate * gradient), v, new)
+    def settled(self, gradient: ArrayLike, second: ArrayLike, ahead: int = 0) -> _Answer:
+        """The answer of a state in which `gradient` has been constant, its schedules `ahead`."""
+        return self._ask(self._constant(gradient, second, ahead), gradient)[0]
+
+    def series(self, gradient: float, second: float, length: int) -> list[_Answer]:
+        """The answers from such a state on; schedules are held, counters of moments go on."""
+        state, answers = self._constant(gradient, second, 0), []
+        for _ in range(length):
+            answer, state = self._ask(state, gradient)
+            answers.append(answer)
+            state = probe.advance(state, -1)
+        return answers
+
+    def _constant(self, gradient: ArrayLike, second: ArrayLike, ahead: Any) -> PyTree:
+        state = probe.advance(self.state, ahead)
+        return metrics.settled(state, self.bench.like, gradient, second)
+
+    def _ask(
+        self, state: PyTree, gradient: ArrayLike, params: ArrayLike = 0.0
+    ) -> tuple[_Answer, PyTree]:
+        update, new = self.bench.ask(state, gradient, params)
+        moments = self.moments(new)
+        v = probe.vector([0.0 if m is None else m.value for m in moments])
+        seen = [1.0 if m is None or m.seen is None else m.seen.astype(float) for m in moments]
+        return _Answer(-update / _nonzero(self.rate * gradient), v, probe.vector(seen)), new
 
     def moments(self, state: PyTree) -> list[Moment | None]:
         return metrics.second_moments(state, self.bench.like)
@@ -177,15 +202,15 @@ class _Interview:
         return np.array([m is not None and m.seen is not None for m in moments], bool)
 
 
-def _solve(talk: _Interview) -> tuple[Metric, Array, list[tuple[Array, Array]]]:
-    """The metric, the first response `base`, and pairs of answers to check them by."""
+def _solve(talk: _Interview, rate: Callable[[int], Array]) -> tuple[Metric, list, list]:
+    """The metric, and pairs of answers to check it and the learning rate by."""
     adaptive = talk.adaptive
-    huge = talk.settled(_SMALL, _HUGE)
-    base = huge.q * jnp.where(adaptive, jnp.sqrt(huge.v), 1)
-    tiny = [talk.settled(_TINY, 0.0)]
-    for _ in range(6):
-        # Schedules are held at one step; the counters of moments go on.
-        tiny.append(talk.then(probe.advance(tiny[-1].state, -1), _TINY))
+
+    def scaled(answer: _Answer) -> Array:
+        return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v), 1)
+
+    base = scaled(talk.settled(_SMALL, _HUGE))
+    tiny = talk.series(_TINY, 0.0, 7)
     top = base / _nonzero(tiny[0].q)
     middle = talk.settled(top * _SMALL, top**2)
     offsets = _offsets(top, tiny[0].v, base / _nonzero(middle.q), middle.v)
@@ -198,13 +223,18 @@ def _solve(talk: _Interview) -> tuple[Metric, Array, list[tuple[Array, Array]]]:
     r = [response(answer) for answer in tiny]
     metric = Metric(_limit(r[0], r[3], r[6]), eps, root, fresh)
     start = [_from_the_start(talk, metric, *x) for x in ((1.0, 2.0**-4), (8.0, 2.0**-7))]
-    pairs = [
+    formula = [
         (r[0], base),
         (metric.gain, _limit(r[0], r[2], r[4])),
         (response(talk.settled(_SMALL, _SMALL**2)), base),
         (start[0], start[1]),
     ]
-    return metric, base, pairs
+    # What later steps answer, beside what the learning rate there says they should.
+    schedule = [
+        (scaled(talk.settled(_SMALL, _HUGE, ahead)) * talk.rate, base * rate(ahead))
+        for ahead in (100, 10_000)
+    ]
+    return metric, formula, schedule
 
 
 def _offsets(y0: Array, v0: Array, y1: Array, v1: Array) -> tuple[Array, Array]:
@@ -227,30 +257,16 @@ def _nonzero(x: Array) -> Array:
 
 
 def _from_the_start(talk: _Interview, metric: Metric, scale: float, params: float) -> Array:
-    """The response of a fresh state to +g and -g, which cancels every decay of the parameters.
+    """The mean response of a fresh state to +g and -g, which is free of every decay of the parameters.
 
     Each update is divided by its own denominator first, so that it is exact for a coupled decay too.
     """
-    answers = []
+    responses = []
     for gradient in (scale * _SMALL, -scale * _SMALL):
-        update, new = talk.bench.ask(talk.state, gradient, params)
-        below = [
-            1.0 if m is None else m.denominator(*rest)
-            for m, *rest in zip(talk.moments(new), metric.eps, metric.root, metric.fresh)
-        ]
-        answers.append(update * probe.vector(below))
-    return (answers[1] - answers[0]) / _nonzero(2 * talk.rate * scale * _SMALL)
-
-
-def _later(talk: _Interview, base: Array, start: int, rate: Rate) -> list[tuple[Array, Array]]:
-    """What later steps answer, beside what the learning rate there says they should."""
-    pairs = []
-    for ahead in (100, 10_000):
-        at = metrics.settled(probe.advance(talk.state, ahead), talk.bench.like, _SMALL, _HUGE)
-        answer = talk.then(at, _SMALL)
-        response = answer.q * talk.rate * jnp.where(talk.adaptive, jnp.sqrt(answer.v), 1)
-        pairs.append((response, base * rate_at(rate, start + ahead)))
-    return pairs
+        q, *moment = talk.fresh(gradient, params)
+        below = Moment(*moment).denominator(metric.eps, metric.root, metric.fresh)
+        responses.append(q * jnp.where(talk.adaptive, below, 1))
+    return (responses[0] + responses[1]) / 2
 
 
 def _judge(

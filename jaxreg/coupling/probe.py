@@ -10,7 +10,8 @@ then they are tracers that nothing here branches on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
+from jaxreg._quickly import once
 from jaxreg._tree import PyTree
 
 __all__ = ["Bench", "advance", "bench", "paths_where", "state_names", "vector"]
@@ -51,8 +53,18 @@ class Bench:
 
     def ask(self, state: PyTree, grads: ArrayLike, params: ArrayLike = 0.0) -> tuple[Array, PyTree]:
         """The update of each leaf, [L], and the new state."""
-        updates, new = self.optimizer.update(self.tree(grads), state, self.tree(params))
-        return vector(updates), new
+        shape = (len(jax.tree.leaves(self.like)),)
+        full = (jnp.broadcast_to(jnp.asarray(x, float), shape) for x in (grads, params))
+        return self._update(state, *full)
+
+    @functools.cached_property
+    def _update(self) -> Callable[..., tuple[Array, PyTree]]:
+        def update(state: PyTree, grads: Array, params: Array) -> tuple[Array, PyTree]:
+            updates, new = self.optimizer.update(self.tree(grads), state, self.tree(params))
+            return vector(updates), new
+
+        # Tracing an optimizer takes longer than all else, and it is asked some twenty times.
+        return once(update)
 
 
 def bench(
