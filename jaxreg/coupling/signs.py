@@ -96,7 +96,7 @@ def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: Py
     signs = jnp.asarray([1.0 - 2.0 * (i % 2) for i in range(len(jax.tree.leaves(params)))])
     at = jnp.asarray([0.5, -0.5, 8.0, -8.0])[:, None] * signs
     drift = _drifts(asked, state, jnp.zeros(4), at)
-    slope = jax.vmap(lambda p: probe.vector(penalty_gradient(penalty, asked.tree(p))))(at)
+    slope = lax.map(lambda p: probe.vector(penalty_gradient(penalty, asked.tree(p))), at)
     grows = [_grows_at(drift[i : i + 2], slope[i : i + 2], at[i]) for i in (0, 2)]
     return grows[0] & grows[1]
 
@@ -111,11 +111,13 @@ def _grows_at(drift: Array, slopes: Array, at: Array) -> Array:
 def _drifts(asked: probe.Bench, state: PyTree, gradients: Array, at: Array) -> Array:
     """For each gradient [q] and place [q] or [q, L] the sum of a few updates, [q, L].
 
-    The first update alone may be 0 under a warm-up. Mapped and looped over, so that the program holds the
-    optimizer once.
+    The first update alone may be 0 under a warm-up. Looped over, so that the program holds the optimizer
+    once, and it need not be one that can be mapped.
     """
 
-    def drift(gradient: Array, place: Array) -> Array:
+    def drift(question: tuple[Array, Array]) -> Array:
+        gradient, place = question
+
         def step(carry: tuple, _: None) -> tuple:
             state, total = carry
             update, state = asked.ask(state, gradient, place)
@@ -125,4 +127,4 @@ def _drifts(asked: probe.Bench, state: PyTree, gradients: Array, at: Array) -> A
         (_, total), _ = lax.scan(step, (state, jnp.zeros(count)), length=3)
         return total
 
-    return jax.vmap(drift)(gradients, at)
+    return lax.map(drift, (gradients, at))
