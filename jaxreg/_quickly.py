@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import Tracer
 from jax.extend import core
 
-__all__ = ["answered", "once", "quickly"]
+__all__ = ["Scan", "answered", "once", "quickly"]
+
+Scan: TypeAlias = Callable[..., tuple[Any, Any]]
 
 _LESS = {"xla_backend_optimization_level": 0}
 _LEAST = {**_LESS, "xla_cpu_use_fusion_emitters": False}
@@ -48,21 +51,34 @@ def quickly(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Calla
     return functools.wraps(function)(lambda *args: program()(*args))
 
 
-def answered(ask: Callable[[], Any]) -> Any:
-    """`ask()` as one program that runs at once, also inside of what is being traced.
+def answered(ask: Callable[[Scan], Any]) -> Any:
+    """`ask(scan)` as one program that runs at once, also inside of what is being traced.
 
-    The arrays it closes over are arguments of the program, which is kept: a question that differs from
-    a recent one in their values alone compiles nothing. Where it depends on values that are traced
-    themselves it cannot run now: its numbers are then traced, but for those that depend on none.
+    `scan` is `lax.scan`, or does as it does by a loop of Python. The arrays that `ask` closes over are
+    arguments of the program, which is kept: a question that differs from a recent one in their values
+    alone compiles nothing. Where they are traced themselves it cannot run now: what depends on them is
+    then traced, and all else are numbers.
     """
-    closed, shapes = jax.make_jaxpr(ask, return_shape=True)()
+    try:
+        closed, shapes = jax.make_jaxpr(ask, static_argnums=0, return_shape=True)(lax.scan)
+    except TypeError:  # a state whose type changes at every step cannot be scanned
+        closed, shapes = jax.make_jaxpr(ask, static_argnums=0, return_shape=True)(_scan)
     if any(isinstance(x, Tracer) for x in closed.consts):
         with jax.ensure_compile_time_eval():
-            return ask()
+            return ask(_scan)
     # Rounding to narrow types is what an optimizer does; a program of another form would skip it elsewhere.
     options = _options() | {"xla_allow_excess_precision": False}
     program = jax.jit(_lifted(closed.jaxpr), compiler_options=options).lower(closed.consts)
     return jax.tree.unflatten(jax.tree.structure(shapes), _compiled(program)(closed.consts))
+
+
+def _scan(step: Scan, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`lax.scan`, step by step."""
+    ys = []
+    for i in range(len(jax.tree.leaves(xs)[0])):
+        carry, y = step(carry, jax.tree.map(lambda x: x[i], xs))  # noqa: B023
+        ys.append(y)
+    return carry, jax.tree.map(lambda *y: jnp.stack(y), *ys)
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:

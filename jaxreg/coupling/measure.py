@@ -26,7 +26,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._quickly import answered
+from jaxreg._quickly import Scan, answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import metric as metrics
 from jaxreg.coupling import probe
@@ -87,12 +87,13 @@ def measure(
     shapes = jax.eval_shape(lambda tree: tree, params)
     names: list[str] = []
 
-    def ask() -> tuple:
+    def ask(scan: Scan) -> tuple:
         asked, state = _begun(owner, optimizer, shapes)
         names[:] = probe.state_names(state)
         _refuse_wrappers(owner, names)
         start = _first_step(owner, learning_rate)
-        talk = _Interview(asked, probe.advance(state, start), rate_at(learning_rate, start))
+        rate = rate_at(learning_rate, start)
+        talk = _Interview(asked, probe.advance(state, start), rate, scan)
         return _solve(talk, lambda ahead: rate_at(learning_rate, start + ahead))
 
     metric, formula, schedule = answered(ask)
@@ -156,23 +157,35 @@ class _Interview:
     bench: Bench
     state: PyTree
     rate: Array
+    scan: Scan
 
-    def fresh(self, gradient: float, params: float) -> _Answer:
-        """The answer of a state that has seen nothing."""
-        return self._ask(self.state, gradient, params)[0]
+    def fresh(self, gradients: np.ndarray, params: np.ndarray) -> _Answer:
+        """The answers of a state that has seen nothing, to gradients [q] at parameters [q]."""
+        return self._each(lambda *question: self._ask(self.state, *question)[0], gradients, params)
 
-    def settled(self, gradient: ArrayLike, second: ArrayLike, ahead: int = 0) -> _Answer:
-        """The answer of a state in which `gradient` has been constant, its schedules `ahead`."""
-        return self._ask(self._constant(gradient, second, ahead), gradient)[0]
+    def settled(self, gradients: Any, seconds: Any, ahead: np.ndarray) -> _Answer:
+        """The answers of states in which gradients [q] or [q, L] have been constant.
 
-    def series(self, gradient: float, second: float, length: int) -> list[_Answer]:
+        Their second moments are given, and how many steps `ahead` their schedules are.
+        """
+
+        def answer(gradient: ArrayLike, *where: ArrayLike) -> _Answer:
+            return self._ask(self._constant(gradient, *where), gradient)[0]
+
+        return self._each(answer, gradients, seconds, ahead)
+
+    def series(self, gradient: float, second: float, length: int) -> _Answer:
         """The answers from such a state on; schedules are held, counters of moments go on."""
-        state, answers = self._constant(gradient, second, 0), []
-        for _ in range(length):
-            answer, state = self._ask(state, gradient)
-            answers.append(answer)
-            state = probe.advance(state, -1)
-        return answers
+
+        def step(state: PyTree, gradient: ArrayLike) -> tuple[PyTree, _Answer]:
+            answer, new = self._ask(state, gradient)
+            return probe.advance(new, -1), answer
+
+        begin = self._constant(gradient, second, 0)
+        return self.scan(step, begin, np.full(length, gradient, np.float32))[1]
+
+    def _each(self, answer: Callable[..., _Answer], *questions: Any) -> _Answer:
+        return self.scan(lambda _, question: (None, answer(*question)), None, questions)[1]
 
     def _constant(self, gradient: ArrayLike, second: ArrayLike, ahead: Any) -> PyTree:
         state = probe.advance(self.state, ahead)
@@ -205,35 +218,31 @@ class _Interview:
 def _solve(talk: _Interview, rate: Callable[[int], Array]) -> tuple[Metric, list, list]:
     """The metric, and pairs of answers to check it and the learning rate by."""
     adaptive = talk.adaptive
-
-    def scaled(answer: _Answer) -> Array:
-        return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v), 1)
-
-    base = scaled(talk.settled(_SMALL, _HUGE))
+    ahead = np.array([0, 100, 10_000, 0], np.int32)
+    seconds = np.array([_HUGE, _HUGE, _HUGE, _SMALL**2], np.float32)
+    known = talk.settled(np.full(4, _SMALL, np.float32), seconds, ahead)
+    scaled = known.q * jnp.where(adaptive, jnp.sqrt(known.v), 1)
+    base = scaled[0]
     tiny = talk.series(_TINY, 0.0, 7)
-    top = base / _nonzero(tiny[0].q)
-    middle = talk.settled(top * _SMALL, top**2)
-    offsets = _offsets(top, tiny[0].v, base / _nonzero(middle.q), middle.v)
+    top = base / _nonzero(tiny.q[0])
+    middle = talk.settled(top[None] * _SMALL, top[None] ** 2, ahead[:1])
+    offsets = _offsets(top, tiny.v[0], base / _nonzero(middle.q[0]), middle.v[0])
     eps, root = (jnp.where(adaptive, x, 0) for x in offsets)
-    fresh = jnp.where(talk.corrected, tiny[0].v / _TINY**2, 1)
+    fresh = jnp.where(talk.corrected, tiny.v[0] / _TINY**2, 1)
 
     def response(answer: _Answer) -> Array:
         return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v + root) + eps, 1)
 
-    r = [response(answer) for answer in tiny]
+    r = response(tiny)
     metric = Metric(_limit(r[0], r[3], r[6]), eps, root, fresh)
-    start = [_from_the_start(talk, metric, *x) for x in ((1.0, 2.0**-4), (8.0, 2.0**-7))]
     formula = [
         (r[0], base),
         (metric.gain, _limit(r[0], r[2], r[4])),
-        (response(talk.settled(_SMALL, _SMALL**2)), base),
-        (start[0], start[1]),
+        (response(known)[3], base),
+        _from_the_start(talk, metric),
     ]
     # What later steps answer, beside what the learning rate there says they should.
-    schedule = [
-        (scaled(talk.settled(_SMALL, _HUGE, ahead)) * talk.rate, base * rate(ahead))
-        for ahead in (100, 10_000)
-    ]
+    schedule = [(scaled[i] * talk.rate, base * rate(int(ahead[i]))) for i in (1, 2)]
     return metric, formula, schedule
 
 
@@ -256,17 +265,16 @@ def _nonzero(x: Array) -> Array:
     return jnp.where(x == 0, 1, x)
 
 
-def _from_the_start(talk: _Interview, metric: Metric, scale: float, params: float) -> Array:
-    """The mean response of a fresh state to +g and -g, which is free of every decay of the parameters.
+def _from_the_start(talk: _Interview, metric: Metric) -> tuple[Array, Array]:
+    """Two mean responses of a fresh state to +g and -g, which are free of every decay.
 
     Each update is divided by its own denominator first, so that it is exact for a coupled decay too.
     """
-    responses = []
-    for gradient in (scale * _SMALL, -scale * _SMALL):
-        q, *moment = talk.fresh(gradient, params)
-        below = Moment(*moment).denominator(metric.eps, metric.root, metric.fresh)
-        responses.append(q * jnp.where(talk.adaptive, below, 1))
-    return (responses[0] + responses[1]) / 2
+    g = _SMALL * np.array([1, -1, 8, -8], np.float32)
+    q, *moment = talk.fresh(g, np.array([2**-4, 2**-4, 2**-7, 2**-7], np.float32))
+    below = Moment(*moment).denominator(metric.eps, metric.root, metric.fresh)
+    r = q * jnp.where(talk.adaptive, below, 1)
+    return (r[0] + r[1]) / 2, (r[2] + r[3]) / 2
 
 
 def _judge(

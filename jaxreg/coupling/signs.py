@@ -15,7 +15,7 @@ import optax
 from jax import Array, lax
 
 from jaxreg import _tree
-from jaxreg._quickly import answered
+from jaxreg._quickly import Scan, answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import probe
 from jaxreg.objective import penalty_gradient
@@ -36,10 +36,11 @@ def check_direction(owner: str, direction: optax.GradientTransformation, params:
     """
     shapes = jax.eval_shape(lambda tree: tree, params)
 
-    def ask() -> Array:
+    def ask(scan: Scan) -> Array:
         asked, state = probe.bench(direction, shapes, most=_MOST)
         # The difference of two opposite answers is free of noise and decay.
-        forth, back = _drifts(asked, state, jnp.asarray([2.0**-10, -(2.0**-10)]), jnp.zeros(2))
+        gradients = jnp.asarray([2.0**-10, -(2.0**-10)])
+        forth, back = _drifts(scan, asked, state, gradients, jnp.zeros(2))
         return forth - back
 
     try:
@@ -76,7 +77,7 @@ def check_coupling(
     """
     shapes = jax.eval_shape(lambda tree: tree, params)
     try:
-        grows = answered(lambda: _grows(optimizer, penalty, shapes))
+        grows = answered(lambda scan: _grows(optimizer, penalty, shapes, scan))
     except Exception:  # a guard must not stop what it does not understand
         return
     if is_concrete(grows) and np.asarray(grows).any():
@@ -90,12 +91,14 @@ def check_coupling(
         )
 
 
-def _grows(optimizer: optax.GradientTransformation, penalty: Penalty, params: PyTree) -> Array:
+def _grows(
+    optimizer: optax.GradientTransformation, penalty: Penalty, params: PyTree, scan: Scan
+) -> Array:
     """Which leaves grow at both sizes, [L]."""
     asked, state = probe.bench(optimizer, params, at=0.5, most=_MOST)
     signs = jnp.asarray([1.0 - 2.0 * (i % 2) for i in range(len(jax.tree.leaves(params)))])
     at = jnp.asarray([0.5, -0.5, 8.0, -8.0])[:, None] * signs
-    drift = _drifts(asked, state, jnp.zeros(4), at)
+    drift = _drifts(scan, asked, state, jnp.zeros(4), at)
     slope = lax.map(lambda p: probe.vector(penalty_gradient(penalty, asked.tree(p))), at)
     grows = [_grows_at(drift[i : i + 2], slope[i : i + 2], at[i]) for i in (0, 2)]
     return grows[0] & grows[1]
@@ -108,23 +111,20 @@ def _grows_at(drift: Array, slopes: Array, at: Array) -> Array:
     return along > _SHARE * (jnp.abs(drift[0]) + jnp.abs(drift[1])) * jnp.abs(up)
 
 
-def _drifts(asked: probe.Bench, state: PyTree, gradients: Array, at: Array) -> Array:
+def _drifts(scan: Scan, asked: probe.Bench, state: PyTree, gradients: Array, at: Array) -> Array:
     """For each gradient [q] and place [q] or [q, L] the sum of a few updates, [q, L].
 
     The first update alone may be 0 under a warm-up. Looped over, so that the program holds the optimizer
     once, and it need not be one that can be mapped.
     """
 
-    def drift(question: tuple[Array, Array]) -> Array:
+    def drift(_: None, question: tuple[Array, Array]) -> tuple[None, Array]:
         gradient, place = question
 
-        def step(carry: tuple, _: None) -> tuple:
-            state, total = carry
+        def step(state: PyTree, gradient: Array) -> tuple[PyTree, Array]:
             update, state = asked.ask(state, gradient, place)
-            return (state, total + update), None
+            return state, update
 
-        count = len(jax.tree.leaves(asked.like))
-        (_, total), _ = lax.scan(step, (state, jnp.zeros(count)), length=3)
-        return total
+        return None, scan(step, state, jnp.full(3, gradient))[1].sum(0)
 
-    return lax.map(drift, (gradients, at))
+    return scan(drift, None, (gradients, at))[1]
