@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _keep_programs(directory: str | None) -> None:
     """Compiled programs in a folder, small and quick ones too: a run has many of them."""
-    if directory is not None:
+    directory = directory or os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if directory:
         jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        for name, least in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
+            if f"JAX_PERSISTENT_CACHE_{name.upper()}" not in os.environ:
+                jax.config.update(f"jax_persistent_cache_{name}", least)
 
 
 def _sweep(args: argparse.Namespace) -> int:

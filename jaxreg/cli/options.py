@@ -147,8 +147,9 @@ def _runs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cache",
         metavar="DIR",
-        help="keep compiled programs in this folder: the next run that needs them compiles nothing "
-        "(jax's persistent cache; JAX_COMPILATION_CACHE_DIR does the same)",
+        help="keep compiled programs in this folder, so that the next run that needs them compiles "
+        "nothing; it only grows, and belongs to machines of one kind; default the variable "
+        "JAX_COMPILATION_CACHE_DIR, or nothing is kept",
     )
     group.add_argument(
         "--resume",

@@ -91,8 +91,8 @@ def _without(table: Table, header: str) -> Table:
 
 
 def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
-    """A table of texts, the first column to the left."""
-    columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(headers))
+    """A table of texts."""
+    columns = tuple(Column(h, "left") for h in headers)
     return Table("", columns, tuple(dict(zip(headers, r)) for r in rows), tuple(map(tuple, rows)))
 
 

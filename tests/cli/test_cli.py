@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -219,11 +220,16 @@ def test_every_coupling_and_optimizer_trains(coupling, optimizer, tmp_path, caps
     assert "no penalty" in capsys.readouterr().out
 
 
-def test_the_cache_keeps_programs_for_the_next_process(tmp_path):
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_the_cache_keeps_programs_for_the_next_process(by, tmp_path):
     """Run twice in processes of their own: the second finds what the first compiled."""
     words = "sweep wine --model linear --lams 1e-3,1e-2 --steps 4 --folds 2 --seeds 1 --refits 2 "
-    words += f"--train-size 60 --batch-size 0 --cache {tmp_path / 'cache'}"
-    argv = words.split()
+    argv = [*words.split(), "--train-size", "60", "--batch-size", "0"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    if by == "option":
+        argv += ["--cache", str(tmp_path / "cache")]
+    else:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "cache")
     code = f"""
 import sys
 from jaxreg.cli import main
@@ -239,7 +245,9 @@ sys.exit(code)
     said = []
     for name in ("first", "second"):
         child = [sys.executable, "-c", code, str(tmp_path / name)]
-        run = subprocess.run(child, cwd=TESTS, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            child, cwd=TESTS, env=environment, capture_output=True, text=True, check=False
+        )
         assert run.returncode == 0, run.stderr
         said.append([int(n) for n in run.stdout.splitlines()[-1].split()[1::2]])
     assert said[0][1] > 0
