@@ -69,7 +69,8 @@ def answered(ask: Callable[[Scan], Any]) -> Any:
     # Rounding to narrow types is what an optimizer does; a program of another form would skip it elsewhere.
     options = _options() | {"xla_allow_excess_precision": False}
     program = jax.jit(_lifted(closed.jaxpr), compiler_options=options).lower(closed.consts)
-    return jax.tree.unflatten(jax.tree.structure(shapes), _compiled(program)(closed.consts))
+    with jax.ensure_compile_time_eval():  # for what it calls back, which would be traced too
+        return jax.tree.unflatten(jax.tree.structure(shapes), _compiled(program)(closed.consts))
 
 
 def _scan(step: Scan, carry: Any, xs: Any) -> tuple[Any, Any]:

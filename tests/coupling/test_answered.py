@@ -5,6 +5,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from support.compilations import compilations
@@ -43,3 +44,21 @@ def test_a_rate_that_is_traced_is_answered_in_the_graph():
     )(jnp.array([0.1, 0.2]))  # fmt: skip
     assert gains.shape == (2, 3)
     assert jnp.allclose(gains, 2.0, rtol=1e-3)
+
+
+def test_what_calls_back_is_asked_inside_of_a_trace_too():
+    """The code that is called back runs jax itself, which must not become part of the outer trace."""
+
+    def called(x):
+        return np.asarray(jnp.sin(jnp.asarray(x)) * 0 + 1) * x
+
+    def update(updates, state, params=None):
+        back = lambda g: jax.pure_callback(called, jax.ShapeDtypeStruct(g.shape, g.dtype), g)
+        return jax.tree.map(back, updates), state
+
+    called_back = optax.chain(
+        optax.GradientTransformation(lambda params: optax.EmptyState(), update), optax.scale(-0.1)
+    )
+    tx = jr.proximal(called_back, jr.l1(0.1), 0.1)
+    gain = jax.jit(lambda params: tx.init(params).metric.gain)(PARAMS)
+    assert jnp.allclose(gain, 1.0, rtol=1e-4)
