@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
 from jaxreg.report.table import Column, Table
 from jaxreg.results import Status, SweepResult
+from jaxreg.results.build import Parts
 from jaxreg.sweeps.sweep import sweep
 
 __all__ = ["Refit", "refit"]
@@ -59,17 +61,26 @@ class Refit:
         }
 
     def params(self, name: str, seed: int = 0) -> PyTree:
-        """The parameters of one training.
+        """The parameters of one training, those that were judged.
 
         Raises:
-          ValueError: no such name, or no parameters were kept. IndexError: no such seed.
+          ValueError: no such name, no parameters were kept, or they were trained on after the step at
+            which they were judged. IndexError: no such seed.
         """
-        return self.result.lane(self._at(name), 0, seed)
+        k, end = self._at(name), int(self.result.time[-1])
+        judged = self.steps[self.names.index(name)]
+        if judged < end:
+            raise ValueError(
+                f"refit: {name!r} was judged at step {judged}, and the parameters are those of step {end}. "
+                f"For those that were judged refit with steps={judged}."
+            )
+        return self.result.lane(k, 0, seed)
 
     def table(self) -> Table:
         """Every name with its coordinates and scores, mean ± standard error over the seeds.
 
-        How long each was trained is shown where they differ, as they may with early stopping.
+        How long each was trained is shown where they differ, as they may with early stopping. Without
+        penalty, a coordinate that is not λ itself, such as its logarithm, is "-".
         """
         differ = len(set(self.steps)) > 1
         coords = {"λ" if n == "lam" else n: np.asarray(v) for n, v in self.result.coords.items()}
@@ -78,7 +89,8 @@ class Refit:
         heads += [f"{judged} {m}" for m in self.result.metrics]
         cells = []
         for name, k, steps in zip(self.names, self.index, self.steps):
-            at = [f"{v[k]:.3g}" for v in coords.values()] + [str(steps)] * differ
+            at = ["-" if np.isnan(v[k]) else f"{v[k]:.3g}" for v in coords.values()]
+            at += [str(steps)] * differ
             scores = [f"{m:.4f} ± {e:.4f}" for m, e in self.scores(name).values()]
             cells.append((name, *at, *scores))
         columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(heads))
@@ -150,56 +162,80 @@ def refit(
         raise ValueError("refit: `result` does not tell how long it was trained; give `steps`.")
     given = {"steps": made_by.get("steps"), "batch_size": made_by.get("batch_size")} | options
     given.setdefault("evals", 20 if made_by.get("patience") else 1)
-    named, lengths = _named(result, chosen, given["steps"])
-    # Equal points once, and in the order of their coordinates.
-    order = sorted({tuple(coords.values()): point for coords, point in named.values()}.items())
-    columns = dict(zip(result.coords, np.array([coords for coords, _ in order]).T))
-    grid = points([point for _, point in order], **columns)
+    rows = _rows(result, chosen, given["steps"])
+    # Equal points once, in the order of their coordinates; of equal ones the last, whose are all known.
+    lanes = {_bits(row.point): row for row in rows}
+    order = sorted(lanes, key=lambda bits: np.nan_to_num(lanes[bits].coords, nan=-np.inf).tolist())
+    columns = np.array([lanes[bits].coords for bits in order]).T
+    coords = {n: c.astype(np.asarray(v).dtype) for (n, v), c in zip(result.coords.items(), columns)}
     again = sweep(
         trainer,
-        grid,
+        points([lanes[bits].point for bits in order], **({} if np.isnan(columns).any() else coords)),
         data,
         validation=data if test is None else test,
         seeds=seeds,
         key=key,
         **given,
     )
-    index = [[c for c, _ in order].index(tuple(coords.values())) for coords, _ in named.values()]
+    index = tuple(order.index(_bits(row.point)) for row in rows)
     stop = np.full(len(order), len(again.time) - 1)
-    for k, length in zip(index, lengths):
-        stop[k] = np.abs(again.time - length).argmin()
+    for k, row in zip(index, rows):
+        stop[k] = np.abs(again.time - row.length).argmin()
     again = dataclasses.replace(
-        again, stop=np.broadcast_to(stop[:, None, None], np.shape(again.status))
+        again,
+        coords=coords,
+        strengths=result.strengths,
+        stop=np.broadcast_to(stop[:, None, None], np.shape(again.status)),
     )
     steps = tuple(int(again.time[stop[k]]) for k in index)
-    return Refit(tuple(named), tuple(index), again, steps, test is not None)
+    return Refit(tuple(row.name for row in rows), index, again, steps, test is not None)
 
 
 def _choices(result: SweepResult, rule: Any) -> list[Choice]:
     if not isinstance(result, SweepResult):
         raise TypeError(f"refit: `result` must be a SweepResult, got {type(result).__name__}.")
+    if isinstance(result.points, Parts):
+        raise TypeError(
+            "refit: a joined result has several trainers; refit the sweep that the choice came from."
+        )
     rules = [rule] if isinstance(rule, (str, Choice)) else list(rule)
     chosen = [r if isinstance(r, Choice) else result.best(r) for r in rules]
     if not chosen:
         raise ValueError("refit: `rule` is empty; give at least one rule, such as 'min'.")
+    if result.terms and not all(penalties_in(choice.point) for choice in chosen):
+        raise TypeError(
+            "refit: the points of `result` are dicts of numbers, as read from a file. Read it with their "
+            "structure: SweepResult.load(path, like=(point, params)), or like=(point, None)."
+        )
     return chosen
 
 
-def _named(
-    result: SweepResult, chosen: list[Choice], steps: int
-) -> tuple[dict[str, tuple[dict, PyTree]], list[float]]:
-    """Name -> (coordinates, point), and how long each is to be trained before it is judged."""
-    first = chosen[0]
-    free = {n: 0.0 if n in result.strengths else v for n, v in first.coords.items()}
-    named, lengths = {}, []
-    bare = _without_penalty(first.point)
-    if bare is not None and result.strengths:
-        named["no penalty"] = free, bare
-        lengths.append(_length(result, _weakest(result, free), steps))
+class _Row(NamedTuple):
+    """One line of the table; a coordinate that the point has not is NaN."""
+
+    name: str
+    coords: tuple[float, ...]
+    point: PyTree
+    length: float  # steps before it is judged
+
+
+def _rows(result: SweepResult, chosen: list[Choice], steps: int) -> list[_Row]:
+    """No penalty, if there is one to leave out, and every choice."""
+    rows, times = [], Counter()
+    bare = _without_penalty(chosen[0].point)
+    if bare is not None:
+        coords, near = _coords_without_penalty(result, chosen[0])
+        rows.append(_Row("no penalty", coords, bare, _length(result, near, steps)))
     for choice in chosen:
-        named[f"chosen by {choice.rule}"] = choice.coords, choice.point
-        lengths.append(_length(result, choice.index, steps))
-    return named, lengths
+        times[choice.rule] += 1
+        name = f"chosen by {choice.rule}" + f" #{times[choice.rule]}" * (times[choice.rule] > 1)
+        length = _length(result, choice.index, steps)
+        rows.append(_Row(name, tuple(choice.coords.values()), choice.point, length))
+    return rows
+
+
+def _bits(point: PyTree) -> tuple[bytes, ...]:
+    return tuple(np.asarray(x).tobytes() for x in jax.tree.leaves(point))
 
 
 def _without_penalty(point: PyTree) -> PyTree | None:
@@ -212,21 +248,21 @@ def _without_penalty(point: PyTree) -> PyTree | None:
     return jax.tree.map(free, point, is_leaf=is_penalty)
 
 
-def _ended(result: SweepResult) -> np.ndarray:
+def _coords_without_penalty(result: SweepResult, choice: Choice) -> tuple[tuple[float, ...], int]:
+    """Its coordinates beside a choice, and the weakest penalty that was trained to its end."""
+    parts = [t for p in penalties_in(result.points).values() for t in p.terms()]
+    lams = [np.asarray(x) for t in parts for x in jax.tree.leaves(t.strengths().get("lam"))]
+    coords = {n: np.asarray(v) for n, v in result.coords.items()}
+    is_lam = lambda v: any(x.shape == v.shape and np.allclose(x, v) for x in lams)
+    at = {n: 0.0 if is_lam(v) else np.nan for n, v in coords.items() if n in result.strengths}
     status = np.asarray(result.status)
-    return ((status == Status.FINISHED) | (status == Status.STOPPED)).all((1, 2))
-
-
-def _weakest(result: SweepResult, free: dict[str, float]) -> int:
-    """Of the points that were trained to their end, the nearest to the one without penalty."""
-    ended = np.flatnonzero(_ended(result))
-    coords = {n: np.asarray(v, float) for n, v in result.coords.items()}
+    ended = np.flatnonzero(((status == Status.FINISHED) | (status == Status.STOPPED)).all((1, 2)))
 
     def distance(k: int) -> tuple:
-        apart = [abs(v[k] - free[n]) for n, v in coords.items() if n not in result.strengths]
-        return (*apart, *(coords[n][k] for n in result.strengths))
+        apart = [abs(v[k] - choice.coords[n]) for n, v in coords.items() if n not in at]
+        return (*apart, *(coords[n][k] for n in at))
 
-    return min(map(int, ended), key=distance)
+    return tuple((choice.coords | at).values()), min(map(int, ended), key=distance)
 
 
 def _length(result: SweepResult, k: int, steps: int) -> float:

@@ -81,6 +81,35 @@ def test_a_point_without_penalty_stands_alone():
     assert jr.refit(plain, swept, TRAIN, seeds=2, key=KEY).names == ("chosen by min",)
 
 
+def test_a_logarithm_of_lam_has_no_value_without_penalty():
+    swept = sweep(trainer, jr.grid(lambda log_lam: jr.l2(10**log_lam), log_lam=[-2.0, -1.0]))
+    got = jr.refit(trainer, swept, TRAIN, test=TEST, seeds=2, key=KEY)
+    row = next(line for line in str(got).splitlines() if "no penalty" in line)
+    assert row.split()[2] == "-"
+    alone = jr.fit(trainer, jr.l2(0.0), TRAIN, steps=30, key=KEY).params
+    np.testing.assert_allclose(got.params("no penalty"), alone, atol=2e-6)
+
+
+def test_two_choices_of_one_rule_are_told_apart(result):
+    first = result.best()
+    other = dataclasses.replace(
+        first, index=2, point=jr.l2(1.0), coords={"lam": float(result.coords["lam"][2])}
+    )
+    got = jr.refit(trainer, result, TRAIN, rule=[first, other], seeds=1, key=KEY)
+    assert got.names == ("no penalty", "chosen by min", "chosen by min #2")
+    alone = jr.fit(trainer, jr.l2(1.0), TRAIN, steps=30, batch_size=10, key=KEY).params
+    np.testing.assert_allclose(got.params("chosen by min #2"), alone, atol=2e-6)
+
+
+def test_parameters_of_another_step_than_the_judged_one_are_refused():
+    rates = jr.grid(lambda lam: jr.l2(lam), lam=[1e-4, 1e-3])
+    result = sweep(trainer, rates, patience=2, evals=30)
+    early = dataclasses.replace(result, stop=np.full_like(result.stop, 4))
+    got = jr.refit(trainer, early, TRAIN, seeds=1, key=KEY)
+    with pytest.raises(ValueError, match="was judged at step .* refit with steps="):
+        got.params("chosen by min")
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -92,12 +121,23 @@ def test_a_point_without_penalty_stands_alone():
             ValueError,
             "does not tell how long it was trained; give `steps`",
         ),
+        (
+            lambda r: {"result": jr.SweepResult.join({"a": r, "b": r})},
+            TypeError,
+            "a joined result has several trainers; refit the sweep that the choice came from",
+        ),
     ],
 )
 def test_what_cannot_be_refitted(result, change, error, match):
     given = {"result": result, "rule": "min"} | change(result)
     with pytest.raises(error, match=match):
         jr.refit(trainer, given["result"], TRAIN, rule=given["rule"], key=KEY)
+
+
+def test_points_read_without_their_structure_are_refused(result, tmp_path):
+    result.save(tmp_path / "r.npz")
+    with pytest.raises(TypeError, match=r"are dicts of numbers.*SweepResult.load\(path, like="):
+        jr.refit(trainer, jr.SweepResult.load(tmp_path / "r.npz"), TRAIN, key=KEY)
 
 
 def test_no_such_name(result):
