@@ -32,7 +32,7 @@ LAYERS = {
 }  # fmt: skip
 
 # The operators of a penalty make combinations, which are penalties.
-CIRCLE = {"jaxreg.penalty.base", "jaxreg.penalty.combine"}
+CIRCLE = {f"jaxreg.penalty.{part}" for part in ("base", "combine", "sums")}
 
 HEAVY = ("flax", "orbax", "matplotlib", "sklearn", "pandas", "rich", "hypothesis", "torch")
 

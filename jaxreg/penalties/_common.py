@@ -15,7 +15,8 @@ from jax.typing import ArrayLike
 from jaxreg._check import shown, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
-from jaxreg.penalty.combine import Wrapper, held_above_zero
+from jaxreg.penalty.combine import Wrapper
+from jaxreg.penalty.sums import held_above_zero
 
 __all__ = ["OneSided", "optional", "placed", "share"]
 

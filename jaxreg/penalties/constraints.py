@@ -30,7 +30,7 @@ from jaxreg.penalties._axes import Axis
 from jaxreg.penalties._constraint import GroupSet, whole
 from jaxreg.penalties._groups import checked_axis
 from jaxreg.penalties.bounds import Interval
-from jaxreg.penalty import Penalty
+from jaxreg.penalty import Penalty, static_field
 from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._waterline import waterline
 
@@ -145,6 +145,7 @@ class Simplex(GroupSet):
 class UnitNorm(GroupSet):
     """|theta_g|_2 = 1."""
 
+    axis: Axis = static_field(default=-1, kw_only=True)
     smooth, convex = False, False
 
     def holds(self, x: Array) -> Array:

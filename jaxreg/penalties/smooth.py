@@ -87,6 +87,7 @@ class ImageVariation(IteratedPenalty):
 
     axis: tuple[int, int] = static_field(default=(-2, -1))
     isotropic: bool = static_field(default=False)
+    max_steps: int = static_field(default=2000, kw_only=True)
 
     @property
     def label(self) -> str:

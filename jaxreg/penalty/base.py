@@ -282,7 +282,8 @@ class Penalty(abc.ABC):
         given = []
         for i, f in enumerate(fields):
             value, static = getattr(self, f.name), f.metadata.get("static")
-            if value is not None and not (static and _is_default(value, f.default)):
+            left_out = _is_default(value, f.default) if static else value is None
+            if not left_out:
                 given.append(shown(value) if i == 0 and not static else f"{f.name}={shown(value)}")
         return f"{snake_name(type(self))}({', '.join(given)})"
 

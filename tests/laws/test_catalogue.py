@@ -5,6 +5,7 @@ penalty needs a line in CATALOGUE, and a test says so.
 """
 
 import copy
+import dataclasses
 import inspect
 import io
 import itertools
@@ -159,6 +160,16 @@ def test_jit_tells_classes_with_equal_fields_apart():
     pairs = [(jr.l1(0.5), 2.0), (jr.l2(0.5), 2.5), (jr.l0(0.5), 1.0), (jr.l_half(1.0), 3**0.5 + 1)]
     for penalty, expected in pairs * 3:
         assert value(penalty, x) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_reprs_leave_the_defaults_of_options_out(name):
+    penalty = CATALOGUE[name]()
+    static = {f.name for f in dataclasses.fields(penalty) if f.metadata.get("static")}
+    options = inspect.signature(getattr(jr, name)).parameters
+    if repr(penalty).startswith(f"{name}("):  # linf and max_norm are others with an option set
+        for option in static & options.keys():
+            assert f"{option}={options[option].default!r}" not in repr(penalty)
 
 
 @pytest.mark.parametrize("name", [*CATALOGUE, *VARIANTS])

@@ -404,7 +404,8 @@ def test_reprs_put_the_radius_first():
     shown = {
         "l2_ball(0.5)": jr.l2_ball(0.5),
         "l2_ball(2, axis=-1)": jr.max_norm(2),
-        "unit_norm(axis=-1)": jr.unit_norm(),
+        "unit_norm()": jr.unit_norm(),
+        "unit_norm(axis=None)": jr.unit_norm(axis=None),
         "simplex(1, axis=0)": jr.simplex(axis=0),
         "cardinality(3)": jr.cardinality(3),
         "linf_ball(0.5)": jr.linf_ball(0.5),
