@@ -93,7 +93,7 @@ class Best(jr.Callback):
 
 
 def candidates(task: Task, folder: Path) -> dict[str, Callable[[], jr.SweepResult]]:
-    run = lambda **options: result_of(task, evals=EVALS, chunk=CHUNK, **options)()
+    run = lambda **options: result_of(task, evals=EVALS, machine=jr.Machine(chunk=CHUNK), **options)()
     lams = task.lams.copy()
     lams[len(lams) // 2] = math.inf
     fresh = map(str, itertools.count())
@@ -114,7 +114,7 @@ def candidates(task: Task, folder: Path) -> dict[str, Callable[[], jr.SweepResul
         "callback": lambda: run(callbacks=[Best()]),
         "checkpoint": saved,
         "checkpoint each time": lambda: saved(checkpoint_every=0.0),
-        INFINITE: result_of(task._replace(lams=lams), evals=EVALS, chunk=CHUNK),
+        INFINITE: result_of(task._replace(lams=lams), evals=EVALS, machine=jr.Machine(chunk=CHUNK)),
         HALVED: lambda: run(halving=HALVING),
     }
 

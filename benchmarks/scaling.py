@@ -51,6 +51,8 @@ from _common import (
 from _loops import library
 from _models import MODELS, make_task
 
+import jaxreg as jr
+
 MODEL = "mlp"
 LADDER, PINNED = (1, 2, 4, 8, 16, 32, 64, 128), (2, 3, 5, 8, 32)
 LEAST = 1.7  # two cores over one
@@ -70,7 +72,7 @@ def work(n_cores: int, steps: int) -> None:
     for line in sys.stdin:
         what, n_lams = json.loads(line)
         if n_lams not in sweeps:
-            sweeps[n_lams] = library(make_task(MODELS[MODEL], n_lams, steps), chunk=1)
+            sweeps[n_lams] = library(make_task(MODELS[MODEL], n_lams, steps), machine=jr.Machine(chunk=1))
         run = sweeps[n_lams]
         say(run().tolist() if what == "losses" else peak(run))
 

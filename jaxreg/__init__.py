@@ -61,7 +61,7 @@ from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import biases, kernels, norms, path
 from jaxreg.splitting import prox_of_sum
-from jaxreg.sweeps import Halving, Interrupted, refit, sweep
+from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
 
@@ -72,6 +72,7 @@ __all__ = [
     "Halving",
     "Interrupted",
     "LeafPenalty",
+    "Machine",
     "Penalty",
     "Status",
     "SweepResult",

@@ -5,7 +5,8 @@
 """
 
 from jaxreg.sweeps.halving import Halving
+from jaxreg.sweeps.machine import Machine
 from jaxreg.sweeps.refit import Refit, refit
 from jaxreg.sweeps.sweep import Interrupted, sweep
 
-__all__ = ["Halving", "Interrupted", "Refit", "refit", "sweep"]
+__all__ = ["Halving", "Interrupted", "Machine", "Refit", "refit", "sweep"]

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, PartitionSpec
 
 from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.folds import Folds, make_folds
@@ -30,7 +29,8 @@ from jaxreg.sweeps.checkpoint import CheckpointStore
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
 from jaxreg.sweeps.halving import Halving, stages
-from jaxreg.sweeps.machine.layout import check_mesh, default_mesh, plan
+from jaxreg.sweeps.machine.layout import plan
+from jaxreg.sweeps.machine.machine import Machine, check_machine, default_mesh
 from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Common, Spec
@@ -62,9 +62,7 @@ class _Options(NamedTuple):
     evals: int
     halving: Halving | None
     patience: int | None
-    chunk: int | None
-    mesh: Mesh | None
-    shard_params: Callable[[str, Any], PartitionSpec] | None
+    machine: Machine
 
 
 class _Job(NamedTuple):
@@ -94,9 +92,7 @@ def sweep(
     checkpoint: str | os.PathLike | None = None,
     checkpoint_every: float = 60.0,
     callbacks: Sequence[Callback] = (),
-    chunk: int | None = None,
-    mesh: Mesh | None = None,
-    shard_params: Callable[[str, Any], PartitionSpec] | None = None,
+    machine: Machine | None = None,
     keep_params: bool = True,
     progress: bool | None = None,
 ) -> SweepResult:
@@ -127,10 +123,7 @@ def sweep(
         same call goes on from it to bitwise the same result, whatever ended the first.
       checkpoint_every: seconds between checkpoints; one is always saved at the end.
       callbacks: `Callback` objects, such as `TensorBoard`; one that raises is switched off.
-      chunk: points vmapped together; chosen by machine, grid and memory when None.
-      mesh: devices to spread over, all of them when None: its axis "lanes" takes the lanes, an axis
-        "data" splits each batch, others are for `shard_params`.
-      shard_params: (path, array) -> PartitionSpec of a parameter over further axes of the mesh.
+      machine: a `Machine` for what shall not be chosen: the chunk of lanes, the mesh of devices.
       keep_params: whether to return the final parameters of every lane.
       progress: whether to show a progress bar; by default in terminals and notebooks only.
 
@@ -157,7 +150,7 @@ def sweep(
     """
     _check_options(grid, halving, patience, checkpoint_every)
     options = _Options(
-        steps, key, seeds, batch_size, evals, halving, patience, chunk, mesh, shard_params
+        steps, key, seeds, batch_size, evals, halving, patience, machine or Machine()
     )
     together, table = _data(data, validation, folds, key)
     calls = Callbacks(callbacks)
@@ -186,9 +179,8 @@ def _job(
     o = options
     _check_counts(steps=o.steps, seeds=o.seeds, evals=o.evals)
     _check_batches(o.batch_size, table)
-    mesh = default_mesh() if o.mesh is None else o.mesh
-    if o.mesh is not None:
-        check_mesh(o.mesh, o.batch_size, o.shard_params is not None)
+    check_machine(o.machine, o.batch_size)
+    mesh = o.machine.mesh or default_mesh()
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
     rows = o.batch_size or table.fewest
@@ -198,11 +190,11 @@ def _job(
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
     n_pairs = len(table.rows) * o.seeds
     lanes = widest(trainer, point, checked.state, batch, o.key)
-    layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.chunk, mesh, lanes)
+    layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
     spec = Spec(
         trainer, tuple(trainer_at("sweep", trainer, point).metrics), tuple(terms_in(point)),
         o.batch_size, _ahead(agenda, table.fewest, o.batch_size), table.fewest,
-        o.patience is not None, mesh, o.shard_params,
+        o.patience is not None, mesh, o.machine.shard_params,
     )  # fmt: skip
     common = Common(
         together, jax.tree.map(jnp.asarray, table), o.key,

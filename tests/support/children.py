@@ -67,15 +67,17 @@ def mesh() -> dict:
 
     few = jr.grid(make, lam=[0.1])
     out = {
-        "one device": told(run(mesh=grid_of(lanes=1))),
+        "one device": told(run(machine=jr.Machine(mesh=grid_of(lanes=1)))),
         "by default": told(run()),
-        "data": told(run(mesh=grid_of(lanes=4, data=2))),
-        "model": told(run(mesh=grid_of(lanes=4, model=2), shard_params=spec)),
+        "data": told(run(machine=jr.Machine(mesh=grid_of(lanes=4, data=2)))),
+        "model": told(
+            run(machine=jr.Machine(mesh=grid_of(lanes=4, model=2), shard_params=spec))
+        ),
         "halving": told(run(halving=jr.Halving(0.5, 2))),
     }
     for name, call in {
         "fewer lanes": lambda: run(few, folds=2, seeds=1),
-        "data does not divide": lambda: run(mesh=grid_of(lanes=2, data=3)),
+        "data does not divide": lambda: run(machine=jr.Machine(mesh=grid_of(lanes=2, data=3))),
     }.items():
         try:
             call()

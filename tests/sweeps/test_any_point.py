@@ -56,7 +56,7 @@ def run(g, trainer=trainer, **kwargs):
 @pytest.mark.parametrize("chunk", [None, 1, 3])
 def test_a_lane_is_the_fit_of_its_point(chunk):
     g = grid()
-    got = run(g, chunk=chunk)
+    got = run(g, machine=jr.Machine(chunk=chunk))
     rows = make_folds(3, N, 0, KEY).rows[2]
     for k in (0, 3, 6, 7):
         alone = jr.fit(
@@ -86,7 +86,7 @@ def test_three_and_four_points_of_a_small_sweep_are_one_program():
     with compilations() as compiled:
         run(sizes[1], plain)
     assert [name for name in compiled if "call" in name or "start" in name] == []
-    alone = run(sizes[0], plain, chunk=1)
+    alone = run(sizes[0], plain, machine=jr.Machine(chunk=1))
     np.testing.assert_allclose(three.valid["loss"], alone.valid["loss"], atol=2e-6)
 
 
@@ -165,8 +165,8 @@ def test_a_penalty_grid_has_yesterdays_numbers():
 
     g = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-5, -1, 9))
     got = jr.sweep(
-        mlp, g, (x, y), folds=5, seeds=3, steps=20, batch_size=64, key=jax.random.key(1), chunk=1,
-        progress=False,
+        mlp, g, (x, y), folds=5, seeds=3, steps=20, batch_size=64, key=jax.random.key(1),
+        machine=jr.Machine(chunk=1), progress=False,
     )  # fmt: skip
     with np.load(TESTS / "sweeps" / "data" / "yesterday.npz") as old:
         some = [0, 10, 20]

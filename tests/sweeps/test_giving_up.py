@@ -16,12 +16,12 @@ HALVING = jr.Halving(keep=0.5, rungs=2)  # rungs at steps 5 and 10 of 20: 5 -> 3
 
 @pytest.fixture(scope="module")
 def whole():
-    return run(chunk=1)
+    return run(machine=jr.Machine(chunk=1))
 
 
 @pytest.fixture(scope="module")
 def halved():
-    return run(chunk=1, halving=HALVING)
+    return run(machine=jr.Machine(chunk=1), halving=HALVING)
 
 
 def going_on(result):
@@ -69,12 +69,12 @@ def test_who_was_given_up_ends_at_its_rung(whole, halved):
 
 def test_fewer_lanes_are_trained_and_nothing_is_compiled_anew(monkeypatch):
     """The steps that every call trains, times its lanes, are those that halving says."""
-    run(chunk=1, halving=HALVING)  # compiles
+    run(machine=jr.Machine(chunk=1), halving=HALVING)  # compiles
     trained = []
     monkeypatch.setattr(population, "_Turns", counting(population._Turns, trained))
     with jax.log_compiles(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        run(chunk=1, halving=HALVING)
+        run(machine=jr.Machine(chunk=1), halving=HALVING)
     assert sum(trained) == HALVING.share(5, 20) * 5 * 20 * 6
 
 
@@ -138,7 +138,7 @@ def test_patience_ends_a_lane_as_its_own_curve_says(patient):
 def test_the_parameters_are_those_of_the_best_evaluation(patient):
     lane = tuple(np.argwhere(patient.status == Status.STOPPED)[0])
     steps = int(patient.time[patient.stop[lane]])
-    short = run(steps=steps, evals=1, chunk=1)
+    short = run(steps=steps, evals=1, machine=jr.Machine(chunk=1))
     for name, x in short.params.items():
         np.testing.assert_array_equal(patient.params[name][lane], x[lane])
 

@@ -41,14 +41,14 @@ def test_a_lane_equals_the_single_run(result, k, fold, seed):
 
 
 def test_a_chunk_of_one_is_bitwise_the_single_run():
-    alone = run(chunk=1)
+    alone = run(machine=jr.Machine(chunk=1))
     for a, b in zip(jax.tree.leaves(lane(alone, 3, 2, 1)), jax.tree.leaves(single(3, 2, 1).params)):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("chunk", [2, 3])
 def test_padding_lanes_never_show(result, chunk):
-    other = run(chunk=chunk)
+    other = run(machine=jr.Machine(chunk=chunk))
     assert other.valid["loss"].shape == (5, 3, 2, 5)
     np.testing.assert_allclose(other.valid["loss"], result.valid["loss"], atol=2e-6)
 
@@ -159,7 +159,7 @@ def test_unequal_folds_train_each_on_its_own_rows():
         ({"batch_size": 17}, "between 1 and the 16 rows there are to train on, got 17"),
         ({"steps": 0}, "`steps` must be an integer of at least 1, got 0"),
         ({"seeds": 1.5}, "`seeds` must be an integer"),
-        ({"chunk": 9}, "`chunk` must be between 1 and the 5 points"),
+        ({"machine": jr.Machine(chunk=9)}, "`chunk` must be between 1 and the 5 points"),
         (
             {"folds": [(np.arange(9), [9]), (np.arange(8), [9])], "batch_size": None},
             "same number of training rows",

@@ -1,5 +1,5 @@
 """Where the lanes of a sweep run: layouts, widths, devices and hosts."""
 
-from jaxreg.sweeps.machine.layout import Layout
+from jaxreg.sweeps.machine.machine import Machine
 
-__all__ = ["Layout"]
+__all__ = ["Machine"]

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
-__all__ = ["Layout", "check_mesh", "default_mesh", "memory_limit", "narrower", "packed", "plan"]
+__all__ = ["Layout", "memory_limit", "narrower", "packed", "plan"]
 
 # Lane-steps, for each lane that fits together, that take less time than compiling for another width.
 _TINY = 100
@@ -125,48 +125,6 @@ def packed(alive: np.ndarray, chunk: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(bundles, int).reshape(-1, chunk, 2), np.array(real, bool).reshape(-1, chunk)
 
 
-def default_mesh() -> Mesh | None:
-    """All devices of the run along the axis `lanes`; None if there is only one."""
-    if jax.device_count() == 1:
-        return None
-    return jax.make_mesh((jax.device_count(),), ("lanes",), axis_types=(AxisType.Auto,))
-
-
-def check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> Mesh:
-    """Refuse a mesh whose axes mean nothing here.
-
-    Raises:
-      TypeError: no mesh. ValueError: axes that are missing, unknown, of another type, or do not divide
-        the batch.
-    """
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"sweep: `mesh` must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
-    axes = mesh.axis_names
-    if "lanes" not in axes:
-        raise ValueError(
-            f"sweep: `mesh` must have an axis named 'lanes' to spread the lanes over, got {axes}; such as "
-            "jax.make_mesh((8,), ('lanes',), axis_types=(jax.sharding.AxisType.Auto,))."
-        )
-    unknown = sorted(set(axes) - {"lanes", "data"})
-    if unknown and not sharded_params:
-        raise ValueError(
-            f"sweep: the axes {unknown} of `mesh` would do nothing; an axis 'data' splits each batch, "
-            "and any other needs `shard_params` to say which parameters lie along it."
-        )
-    if any(kind != AxisType.Auto for kind in mesh.axis_types):
-        raise ValueError(
-            "sweep: the axes of `mesh` must be of type Auto, got "
-            f"{[kind.name for kind in mesh.axis_types]}; give jax.make_mesh "
-            "axis_types=(jax.sharding.AxisType.Auto,) * number of axes."
-        )
-    size = mesh.shape.get("data", 1)
-    if size > 1 and (batch_size is None or batch_size % size):
-        raise ValueError(
-            f"sweep: the mesh's axis 'data' of {size} devices must divide `batch_size`, got {batch_size}."
-        )
-    return mesh
-
-
 def narrower(
     layout: Layout, lanes: tuple[int, ...], bundles: int, state: int, scratch: int, limit: int
 ) -> Layout:
@@ -189,7 +147,7 @@ def narrower(
         raise ValueError(
             f"sweep: the {np.prod(lanes)} lanes need {needed} of memory and there are {had}, enough for "
             f"about {fit}. Sweep over fewer points, folds or seeds at a time, or spread them over more "
-            "devices with `mesh`."
+            "devices with the `mesh` of a jaxreg.Machine."
         )
     share = (limit - state) / scratch
     why = f"{layout.why.split(';')[0]}; the widest that fits into {had}"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jaxreg.sweeps.halving import Halving, stages, survivors
 from jaxreg.sweeps.machine import layout
-from jaxreg.sweeps.machine.layout import Layout, check_mesh, narrower, packed, plan
+from jaxreg.sweeps.machine.layout import Layout, narrower, packed, plan
 
 
 def planned(n, pairs, *, cores, monkeypatch, halving=None, chunk=None, widest=32, steps=10_000):
@@ -112,35 +112,6 @@ def test_states_that_never_fit_are_refused_with_how_many_would():
 
 def test_the_machine_has_some_memory():
     assert 2**28 < layout.memory_limit() < 2**50
-
-
-# --- meshes ---------------------------------------------------------------------------------------
-
-
-def mesh(names, types=jax.sharding.AxisType.Auto):
-    return jax.make_mesh((1,) * len(names), names, axis_types=(types,) * len(names))
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "match"),
-    [
-        (lambda: "lanes", TypeError, "must be a jax.sharding.Mesh, got str"),
-        (lambda: mesh(("batch",)), ValueError, r"axis named 'lanes' .* got \('batch',\)"),
-        (
-            lambda: mesh(("lanes", "model")),
-            ValueError,
-            r"axes \['model'\] of `mesh` would do nothing",
-        ),
-        (
-            lambda: mesh(("lanes",), jax.sharding.AxisType.Explicit),
-            ValueError,
-            r"must be of type Auto, got \['Explicit'\]",
-        ),
-    ],
-)
-def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
-    with pytest.raises(error, match=match):
-        check_mesh(make(), 8, False)
 
 
 # --- halving --------------------------------------------------------------------------------------

@@ -1,0 +1,99 @@
+"""What a user may say about the machine that a sweep runs on; by default all of it, as it suits the grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec
+
+__all__ = ["Machine", "check_machine", "default_mesh"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where the lanes of a sweep run. What is left at None is chosen by machine, grid, model and memory.
+
+    Attributes:
+      chunk: points vmapped together.
+      mesh: devices to spread over, all of them when None: its axis "lanes" takes the lanes, an axis
+        "data" splits each batch, others are for `shard_params`.
+      shard_params: (path, array) -> PartitionSpec of a parameter over further axes of the mesh.
+
+    >>> Machine(chunk=4)
+    Machine(chunk=4)
+    """
+
+    chunk: int | None = None
+    mesh: Mesh | None = None
+    shard_params: Callable[[str, Any], PartitionSpec] | None = None
+
+    def __repr__(self) -> str:
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return f"Machine({', '.join(f'{n}={v!r}' for n, v in given.items() if v is not None)})"
+
+
+def check_machine(machine: Any, batch_size: int | None) -> None:
+    """Refuse what is no machine, and a mesh whose axes mean nothing here.
+
+    Raises:
+      TypeError: `machine`, its mesh or a function of it is of another type. ValueError: axes of the mesh
+        that are missing, unknown, of another type, or do not divide the batch.
+    """
+    if not isinstance(machine, Machine):
+        raise TypeError(
+            "sweep: `machine` must be a jaxreg.Machine, such as Machine(chunk=4), got "
+            f"{type(machine).__name__}."
+        )
+    chunk, shard = machine.chunk, machine.shard_params
+    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer))):
+        raise TypeError(f"sweep: `chunk` of the machine must be an integer, got {chunk!r}.")
+    if shard is not None and not callable(shard):
+        raise TypeError(
+            "sweep: `shard_params` of the machine must be a function (path, array) -> PartitionSpec, got "
+            f"{type(shard).__name__}."
+        )
+    if machine.mesh is not None:
+        _check_mesh(machine.mesh, batch_size, shard is not None)
+    elif shard is not None:
+        raise ValueError(
+            "sweep: `shard_params` needs a `mesh` with the axes that it names, beside 'lanes'."
+        )
+
+
+def default_mesh() -> Mesh | None:
+    """All devices of the run along the axis `lanes`; None if there is only one."""
+    if jax.device_count() == 1:
+        return None
+    return jax.make_mesh((jax.device_count(),), ("lanes",), axis_types=(AxisType.Auto,))
+
+
+def _check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> None:
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"sweep: `mesh` must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
+    axes = mesh.axis_names
+    if "lanes" not in axes:
+        raise ValueError(
+            f"sweep: `mesh` must have an axis named 'lanes' to spread the lanes over, got {axes}; such as "
+            "jax.make_mesh((8,), ('lanes',), axis_types=(jax.sharding.AxisType.Auto,))."
+        )
+    unknown = sorted(set(axes) - {"lanes", "data"})
+    if unknown and not sharded_params:
+        raise ValueError(
+            f"sweep: the axes {unknown} of `mesh` would do nothing; an axis 'data' splits each batch, "
+            "and any other needs `shard_params` to say which parameters lie along it."
+        )
+    if any(kind != AxisType.Auto for kind in mesh.axis_types):
+        raise ValueError(
+            "sweep: the axes of `mesh` must be of type Auto, got "
+            f"{[kind.name for kind in mesh.axis_types]}; give jax.make_mesh "
+            "axis_types=(jax.sharding.AxisType.Auto,) * number of axes."
+        )
+    size = mesh.shape.get("data", 1)
+    if size > 1 and (batch_size is None or batch_size % size):
+        raise ValueError(
+            f"sweep: the mesh's axis 'data' of {size} devices must divide `batch_size`, got {batch_size}."
+        )

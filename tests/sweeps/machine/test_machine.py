@@ -1,0 +1,52 @@
+"""What may be said about the machine, and what is refused before anything is laid out."""
+
+import jax
+import pytest
+
+from jaxreg.sweeps.machine.machine import Machine, check_machine
+
+
+def mesh(names, types=jax.sharding.AxisType.Auto):
+    return jax.make_mesh((1,) * len(names), names, axis_types=(types,) * len(names))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: "lanes", TypeError, "must be a jax.sharding.Mesh, got str"),
+        (lambda: mesh(("batch",)), ValueError, r"axis named 'lanes' .* got \('batch',\)"),
+        (
+            lambda: mesh(("lanes", "model")),
+            ValueError,
+            r"axes \['model'\] of `mesh` would do nothing",
+        ),
+        (
+            lambda: mesh(("lanes",), jax.sharding.AxisType.Explicit),
+            ValueError,
+            r"must be of type Auto, got \['Explicit'\]",
+        ),
+    ],
+)
+def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
+    with pytest.raises(error, match=match):
+        check_machine(Machine(mesh=make()), 8)
+
+
+@pytest.mark.parametrize(
+    ("machine", "error", "match"),
+    [
+        (4, TypeError, r"`machine` must be a jaxreg.Machine, such as Machine\(chunk=4\), got int"),
+        (Machine(chunk=2.0), TypeError, "`chunk` of the machine must be an integer, got 2.0"),
+        (Machine(chunk=True), TypeError, "`chunk` of the machine must be an integer, got True"),
+        (Machine(shard_params="model"), TypeError, "must be a function .* got str"),
+        (Machine(shard_params=print), ValueError, "`shard_params` needs a `mesh`"),
+    ],
+)
+def test_what_is_no_machine_is_refused(machine, error, match):
+    with pytest.raises(error, match=match):
+        check_machine(machine, None)
+
+
+def test_a_machine_tells_only_what_was_said():
+    assert repr(Machine()) == "Machine()"
+    assert "lanes" in repr(Machine(mesh=mesh(("lanes",))))
