@@ -93,7 +93,9 @@ class Best(jr.Callback):
 
 
 def candidates(task: Task, folder: Path) -> dict[str, Callable[[], jr.SweepResult]]:
-    run = lambda **options: result_of(task, evals=EVALS, machine=jr.Machine(chunk=CHUNK), **options)()
+    run = lambda **options: result_of(
+        task, evals=EVALS, machine=jr.Machine(chunk=CHUNK), **options
+    )()
     lams = task.lams.copy()
     lams[len(lams) // 2] = math.inf
     fresh = map(str, itertools.count())

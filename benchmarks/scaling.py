@@ -72,7 +72,9 @@ def work(n_cores: int, steps: int) -> None:
     for line in sys.stdin:
         what, n_lams = json.loads(line)
         if n_lams not in sweeps:
-            sweeps[n_lams] = library(make_task(MODELS[MODEL], n_lams, steps), machine=jr.Machine(chunk=1))
+            sweeps[n_lams] = library(
+                make_task(MODELS[MODEL], n_lams, steps), machine=jr.Machine(chunk=1)
+            )
         run = sweeps[n_lams]
         say(run().tolist() if what == "losses" else peak(run))
 

@@ -170,7 +170,9 @@ def refit(
     coords = {n: c.astype(np.asarray(v).dtype) for (n, v), c in zip(result.coords.items(), columns)}
     again = sweep(
         trainer,
-        points([lanes[bits].point for bits in order], **({} if np.isnan(columns).any() else coords)),
+        points(
+            [lanes[bits].point for bits in order], **({} if np.isnan(columns).any() else coords)
+        ),
         data,
         validation=data if test is None else test,
         seeds=seeds,

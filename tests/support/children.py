@@ -70,9 +70,7 @@ def mesh() -> dict:
         "one device": told(run(machine=jr.Machine(mesh=grid_of(lanes=1)))),
         "by default": told(run()),
         "data": told(run(machine=jr.Machine(mesh=grid_of(lanes=4, data=2)))),
-        "model": told(
-            run(machine=jr.Machine(mesh=grid_of(lanes=4, model=2), shard_params=spec))
-        ),
+        "model": told(run(machine=jr.Machine(mesh=grid_of(lanes=4, model=2), shard_params=spec))),
         "halving": told(run(halving=jr.Halving(0.5, 2))),
     }
     for name, call in {

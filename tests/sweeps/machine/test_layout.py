@@ -1,6 +1,5 @@
 """How lanes are laid out: few are wasted, what was given up saves work, and what does not fit is said."""
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
