@@ -47,8 +47,8 @@ class Job(NamedTuple):
         return jr.sweep(
             self.trainer, self.grid, self.train, folds=s.folds, seeds=s.seeds, steps=s.steps,
             batch_size=s.batch_size, evals=_EVALS, halving=parse_halving(s.halving),
-            patience=s.patience, machine=jr.Machine(chunk=s.chunk), key=jax.random.key(s.seed), checkpoint=checkpoint,
-            callbacks=callbacks, progress=progress,
+            patience=s.patience, machine=jr.Machine(chunk=s.chunk), key=jax.random.key(s.seed),
+            checkpoint=checkpoint, callbacks=callbacks, progress=progress,
         )  # fmt: skip
 
     def refit(

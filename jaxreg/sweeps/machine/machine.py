@@ -1,4 +1,4 @@
-"""What a user may say about the machine that a sweep runs on; by default all of it, as it suits the grid."""
+"""What a user may say of the machine that a sweep runs on; by default all of it, as it suits the grid."""
 
 from __future__ import annotations
 
