@@ -19,6 +19,14 @@ if OWN_CACHE:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+# Almost all of a test's time is compiling; what is compiled with fewer optimisations says the same, to
+# rounding. With XLA_FLAGS in the environment, an empty one too, it is compiled as that says.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings

@@ -238,8 +238,10 @@ def test_steps_may_differ_by_leaf_and_entry(method):
 def test_what_has_an_exact_prox_takes_one_round():
     exact = jr.l1(0.3).on("a") + jr.nuclear(0.4).on("b")
     found = jr.prox_of_sum(exact, PARAMS, STEP)
-    assert (int(found.n_steps), float(found.residual), bool(found.converged)) == (1, 0, True)
-    jax.tree.map(np.testing.assert_array_equal, found.params, exact.prox(PARAMS, STEP))
+    assert (int(found.n_steps), bool(found.converged)) == (1, True)
+    # The program of the iteration and that of the prox alone round the singular vectors differently.
+    close(found.residual, 0, atol=1e-8)
+    jax.tree.map(lambda a, b: close(a, b, atol=1e-6), found.params, exact.prox(PARAMS, STEP))
     nothing = jr.prox_of_sum(jr.Zero(), PARAMS)
     assert nothing.converged
     jax.tree.map(np.testing.assert_array_equal, nothing.params, PARAMS)

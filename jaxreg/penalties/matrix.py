@@ -20,7 +20,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import prox
@@ -163,11 +163,16 @@ class Orthogonal(OfMatrices):
     smooth, convex = True, False
 
     def leaf_value(self, x: Array) -> Array:
-        w = self.matrices(x)
+        # Squares of what is very large overflow to inf and -inf, whose sum is NaN: then in other units.
+        top = lax.stop_gradient(jnp.max(jnp.abs(x)))
+        unit = jnp.where(top > 1e9, top, 1)
+        w = self.matrices(x) / unit
         m, n = w.shape[-2:]
         wt = jnp.swapaxes(w, -1, -2)
         gram = times(wt, w) if n <= m else times(w, wt)
-        one = jnp.sum(jnp.square(gram - jnp.eye(min(m, n), dtype=x.dtype)), (-2, -1))
+        square = unit * unit
+        off = gram - jnp.eye(min(m, n), dtype=x.dtype) / square
+        one = jnp.sum(jnp.square(off), (-2, -1)) * square * square
         size = 2 * one + abs(m - n) if self.double_sided else one
         return jnp.sum(0.5 * to_matrix(self.field("lam")) * size)
 
