@@ -18,7 +18,7 @@ ROOT = Path(jaxreg.__file__).parent
 
 # A module imports from lower layers and from its own folder. A new one gets its line here.
 LAYERS = {
-    "prox": 0, "_convolution": 0, "_quickly": 0,
+    "prox": 0, "_convolution": 0, "_quickly": 0, "metrics": 0,
     "_tree": 1,
     "select": 2, "_check": 2,
     "penalty": 3,
