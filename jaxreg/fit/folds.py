@@ -1,126 +1,250 @@
-"""Folds as arrays of fixed shape, so that one program serves them all.
+"""Folds for data as people have them: random, stratified, grouped, in time, in blocks, and repeated.
 
-A fold is a list of rows to train on (padded to a common length) and two weightings of all rows, one
-for the training and one for the validation mean.
+A fold is a pair (rows to train on, rows to validate on). Rows of one group, such as the measurements of
+one patient, stay together; what comes later in time is never trained on to judge what came before; a gap
+keeps rows apart that know of each other. Nothing of this is in the program that trains: see splits.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxreg._quickly import quickly
-
-__all__ = ["Folds", "make_folds"]
+__all__ = ["Folds", "folds"]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Folds:
-    """F folds over n rows."""
+class Folds(Sequence):
+    """Pairs (train rows, validation rows), and how many times all rows were split anew.
 
-    rows: Any  # int [F, m]: rows to train on, padded
-    count: Any  # int [F]: how many of them are real
-    weights: Any  # float [F, n, 2]: training and validation rows
+    It is a sequence of pairs, as scikit-learn's `cv=` takes one too.
 
-    @property
-    def fewest(self) -> int:
-        """The smallest number of training rows of any fold."""
-        return int(self.count.min())
+    Attributes:
+      repeats: R; the folds of one repeat follow each other.
+      how: in words.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], repeats: int, how: str):
+        self._pairs = tuple(pairs)
+        self.repeats, self.how = repeats, how
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._pairs[i]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return iter(self._pairs)
+
+    def __repr__(self) -> str:
+        k = len(self) // self.repeats
+        again = f", {self.repeats} times" if self.repeats > 1 else ""
+        train, valid = ([len(pair[i]) for pair in self] for i in (0, 1))
+        return f"{k} folds{again}, {self.how}: {_span(train)} rows train, {_span(valid)} validate"
 
 
-def make_folds(
-    folds: int | Sequence | np.ndarray | jax.Array | None, n: int, n_valid: int, key: jax.Array
+def folds(
+    n: int,
+    k: int = 5,
+    *,
+    y: Any = None,
+    groups: Any = None,
+    times: Any = None,
+    blocks: bool = False,
+    repeats: int = 1,
+    gap: int = 0,
+    seed: int = 0,
 ) -> Folds:
-    """Folds from what a user may give.
+    """k folds of n rows, for the `folds` of a sweep.
 
     Args:
-      folds: an int (that many random folds of equal size; up to folds - 1 leftover rows are always
-        trained on), an int array [n] of fold numbers (-1: always trained on), or a sequence of
-        (train rows, validation rows), as scikit-learn's splitters give. None: train on the first n
-        rows and validate on the n_valid after them.
-      n: rows of the data.
-      n_valid: rows of separate validation data, which follow the n rows.
-      key: for the random folds.
+      n: how many rows there are.
+      k: how many folds; each row is validated on once in a repeat, but for the first of `times`.
+      y: [n] stratify: each fold gets its share of every class or, of floating numbers, of small, middle
+        and large ones.
+      groups: [n] names or numbers; the rows of a group stay in one fold. With `y` the classes are
+        balanced as well as whole groups allow.
+      times: [n] of any kind that sorts; each fold is validated on what follows its training rows, which
+        grow from fold to fold. Rows of equal time stay together.
+      blocks: whether folds are runs of neighbouring rows, in the order of `times` if given; training
+        rows then lie on both sides.
+      repeats: how many times all rows are split anew, for random, stratified and grouped folds. Scores
+        then vary less by the luck of the split; their standard error is that of one split, since all
+        repeats judge on the same rows.
+      gap: rows left out between training and validation rows, with `times` or `blocks`.
+      seed: of the random splits.
 
     Raises:
-      ValueError: what is given makes no folds of these rows.
+      ValueError: a number is out of range, lengths differ, there are fewer groups or times than folds, or
+        arguments contradict each other. TypeError: a number is none.
+
+    Sources: Arlot & Celisse, A survey of cross-validation procedures (2010), sections 4 and 8.
+
+    >>> folds(10, 5)
+    5 folds, random: 8 rows train, 2 validate
+    >>> folds(7, 2, groups=["a", "a", "a", "b", "b", "c", "c"])
+    2 folds, whole groups: 3 … 4 rows train, 3 … 4 validate
+    >>> [(train.tolist(), valid.tolist()) for train, valid in folds(6, 2, times=range(6), gap=1)]
+    [([0], [2, 3]), ([0, 1, 2], [4, 5])]
     """
-    if folds is None:
-        if not n_valid:
-            raise ValueError(
-                "sweep: there is nothing to validate on; give `folds` (such as folds=5) or "
-                "`validation`, a tuple of arrays like `data`."
-            )
-        return _table([(np.arange(n), np.arange(n, n + n_valid))], n + n_valid)
-    if n_valid:
-        raise ValueError("sweep: give either `folds` or `validation`, not both.")
-    if isinstance(folds, (int, np.integer)) and not isinstance(folds, bool):
-        return _table(_random(int(folds), n, key), n)
-    return _table(_pairs(folds, n), n)
+    _check_numbers(n=(n, 2), k=(k, 2), repeats=(repeats, 1), gap=(gap, 0))
+    if k > n:
+        raise ValueError(f"folds: `k` must be at most the {n} rows there are, got {k}.")
+    columns = {"y": y, "groups": groups, "times": times}
+    y, groups, times = (_column(name, values, n) for name, values in columns.items())
+    in_order = blocks or times is not None
+    _check_together(in_order, y, groups, repeats, gap)
+    if blocks:
+        return Folds(_blocks(_order(times, n), k, gap), 1, "in blocks")
+    if times is not None:
+        return Folds(_forward(times, k, gap), 1, "in time")
+    rng, pairs = np.random.default_rng(seed), []
+    for _ in range(repeats):
+        number = _numbers(rng, n, k, y, groups)
+        pairs += [(np.flatnonzero(number != f), np.flatnonzero(number == f)) for f in range(k)]
+    kinds = {"stratified": y is not None, "whole groups": groups is not None}
+    return Folds(pairs, repeats, ", ".join(w for w, on in kinds.items() if on) or "random")
 
 
-def _random(folds: int, n: int, key: jax.Array) -> list[tuple[np.ndarray, np.ndarray]]:
-    if not 2 <= folds <= n:
+def _numbers(rng: Any, n: int, k: int, y: Any, groups: Any) -> np.ndarray:
+    """The fold of each row."""
+    if groups is not None:
+        return _grouped(rng, k, groups, y)
+    shuffled = rng.permutation(n)
+    order = shuffled if y is None else shuffled[np.argsort(y[shuffled], kind="stable")]
+    number = np.empty(n, int)
+    number[order] = _dealt(rng, n, k, y is not None and y.dtype.kind == "f")
+    return number
+
+
+def _dealt(rng: Any, n: int, k: int, mixed: bool) -> np.ndarray:
+    """0, …, k - 1 in turn; mixed within each turn, lest fold 0 have the smallest of every turn."""
+    if not mixed:
+        return np.arange(n) % k
+    return np.concatenate([rng.permutation(k) for _ in range(-(-n // k))])[:n]
+
+
+def _grouped(rng: Any, k: int, groups: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+    """Greedy: the largest group first, to where classes and sizes are then most even."""
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < k:
         raise ValueError(
-            f"sweep: `folds` must be between 2 and the {n} examples there are, got {folds}. For a "
-            "single split give `validation`, a tuple of arrays like `data`."
+            f"folds: `groups` has {len(names)} group{'s' * (len(names) > 1)}, and {k} folds need at least "
+            f"{k}: the rows of a group stay together. Give fewer folds, or finer groups."
         )
-    order = np.asarray(_permutation(key, n))
-    parts = order[: n - n % folds].reshape(folds, -1)
-    return [(np.setdiff1d(order, part), np.sort(part)) for part in parts]
+    label = np.zeros(len(group), int) if y is None else _classes(y)
+    counts = np.zeros((len(names), label.max() + 1))
+    np.add.at(counts, (group, label), 1)
+    share = counts / counts.sum(0)
+    first = rng.permutation(len(names))
+    order = first[np.argsort(-counts[first].sum(1), kind="stable")]
+    held = np.zeros((k, counts.shape[1]))
+    fold = np.empty(len(names), int)
+    for i, g in enumerate(order):
+        # Of what would be left uneven; the last groups must not leave a fold empty.
+        empty = np.flatnonzero(held.sum(1) == 0)
+        among = empty if len(empty) >= len(order) - i else np.arange(k)
+        uneven = [np.var(held + np.eye(k)[:, f : f + 1] * share[g], axis=0).sum() for f in among]
+        fold[g] = among[int(np.argmin(uneven))]
+        held[fold[g]] += share[g]
+    return fold[group]
 
 
-@functools.partial(quickly, static=(1,))
-def _permutation(key: jax.Array, n: int) -> jax.Array:
-    return jax.random.permutation(jax.random.fold_in(key, 2), n)
+def _classes(y: np.ndarray) -> np.ndarray:
+    """Classes as 0, 1, …; floating numbers by their fifths."""
+    if y.dtype.kind == "f" and len(np.unique(y)) > 10:
+        return np.searchsorted(np.quantile(y, [0.2, 0.4, 0.6, 0.8]), y)
+    return np.unique(y, return_inverse=True)[1]
 
 
-def _pairs(folds: Any, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    if isinstance(folds, (np.ndarray, jax.Array)) and folds.ndim == 1:
-        number = np.asarray(folds)
-        if number.shape != (n,) or not np.issubdtype(number.dtype, np.integer):
-            raise ValueError(
-                f"sweep: `folds` as an array must hold one integer for each of the {n} examples, got "
-                f"shape {number.shape} and dtype {number.dtype}."
-            )
-        names = np.unique(number[number >= 0])
-        return [(np.flatnonzero(number != f), np.flatnonzero(number == f)) for f in names]
-    try:
-        pairs = [(np.asarray(a, int), np.asarray(b, int)) for a, b in folds]
-    except (TypeError, ValueError) as error:
+def _order(times: np.ndarray | None, n: int) -> np.ndarray:
+    return np.arange(n) if times is None else np.argsort(times, kind="stable")
+
+
+def _blocks(order: np.ndarray, k: int, gap: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    cuts = np.linspace(0, len(order), k + 1).round().astype(int)
+    pairs = []
+    for a, b in itertools.pairwise(cuts):
+        train = np.concatenate([order[: max(a - gap, 0)], order[b + gap :]])
+        pairs.append((np.sort(train), np.sort(order[a:b])))
+    return _not_empty(pairs, gap)
+
+
+def _forward(times: np.ndarray, k: int, gap: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    order, moments = np.argsort(times, kind="stable"), np.unique(times)
+    if len(moments) <= k:
         raise ValueError(
-            "sweep: `folds` must be an int, an integer array with the fold of every example, or "
-            f"pairs (train rows, validation rows), got {folds!r}."
-        ) from error
-    for f, (train, valid) in enumerate(pairs):
-        rows = np.concatenate([train, valid])
-        if not len(train) or not len(valid) or rows.min() < 0 or rows.max() >= n:
+            f"folds: `times` has {len(moments)} different moments, and {k} folds in time need at least "
+            f"{k + 1}: one to train on first. Give fewer folds, or finer times."
+        )
+    # Cuts where the time changes, as near to equal parts as that allows, and each later than the last.
+    changes = np.flatnonzero(times[order][1:] != times[order][:-1]) + 1
+    cuts: list[int] = []
+    for j in range(1, k + 1):
+        left = changes[np.searchsorted(changes, cuts[-1], side="right") if cuts else 0 :]
+        left = left[: len(left) - (k - j)]
+        cuts.append(int(left[np.abs(left - len(order) * j / (k + 1)).argmin()]))
+    ends = [*cuts[1:], len(order)]
+    pairs = [(np.sort(order[: max(a - gap, 0)]), np.sort(order[a:b])) for a, b in zip(cuts, ends)]
+    return _not_empty(pairs, gap)
+
+
+def _not_empty(pairs: list, gap: int) -> list:
+    for f, (train, _) in enumerate(pairs):
+        if not len(train):
             raise ValueError(
-                f"sweep: fold {f} of `folds` must have at least one row to train on and one to "
-                f"validate on, all between 0 and {n - 1}."
-            )
-        if np.intersect1d(train, valid).size:
-            raise ValueError(
-                f"sweep: fold {f} of `folds` trains on a row it validates on "
-                f"({int(np.intersect1d(train, valid)[0])}); its score would not be honest."
+                f"folds: a `gap` of {gap} leaves fold {f} no row to train on. Give a smaller gap or fewer "
+                "folds."
             )
     return pairs
 
 
-def _table(pairs: list[tuple[np.ndarray, np.ndarray]], n: int) -> Folds:
-    if not pairs:
-        raise ValueError("sweep: `folds` is empty; give at least one fold.")
-    longest = max(len(train) for train, _ in pairs)
-    rows = np.zeros((len(pairs), longest), np.int32)
-    weights = np.zeros((len(pairs), n, 2), np.float32)
-    for f, (train, valid) in enumerate(pairs):
-        rows[f, : len(train)] = train
-        weights[f, train, 0] = 1
-        weights[f, valid, 1] = 1
-    return Folds(rows, np.array([len(t) for t, _ in pairs], np.int32), weights)
+def _column(name: str, values: Any, n: int) -> np.ndarray | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.shape != (n,):
+        raise ValueError(
+            f"folds: `{name}` must have one value for each of the {n} rows, got shape "
+            f"{list(array.shape)}."
+        )
+    if array.dtype == object:
+        array = np.asarray([str(x) for x in array])
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise ValueError(
+            f"folds: `{name}` has NaN in {int(np.isnan(array).sum())} of {n} rows, the first is row "
+            f"{int(np.isnan(array).argmax())}. Fill them in, or leave these rows out."
+        )
+    return array
+
+
+def _check_together(in_order: bool, y: Any, groups: Any, repeats: int, gap: int) -> None:
+    if in_order:
+        odd = {"y": y is not None, "groups": groups is not None, "repeats": repeats > 1}
+        name = next((name for name, given in odd.items() if given), None)
+        if name is not None:
+            raise ValueError(
+                f"folds: `{name}` is for folds in any order, `times` and `blocks` are for folds in theirs; "
+                "give one of both."
+            )
+    elif gap:
+        raise ValueError(
+            f"folds: a `gap` of {gap} lies between rows in an order; give `times`, or blocks=True for the "
+            "order that the rows have."
+        )
+
+
+def _check_numbers(**numbers: tuple[Any, int]) -> None:
+    for name, (value, least) in numbers.items():
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+            raise TypeError(f"folds: `{name}` must be an integer, got {value!r}.")
+        if value < least:
+            raise ValueError(f"folds: `{name}` must be at least {least}, got {value}.")
+
+
+def _span(sizes: list[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return str(low) if low == high else f"{low} … {high}"
