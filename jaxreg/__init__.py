@@ -3,15 +3,16 @@
 J(params) = L(params) + R(params): L is your mean loss, R a penalty that is a value. See the README
 for a tour, and `jaxreg --help` for the command.
 
-Here are the penalties and what a program of yours calls. Beside them: `jaxreg.select` (more selectors),
-`jaxreg.trackers` (TensorBoard and others), `jaxreg.convert` (strengths of other libraries), `jaxreg.prox`
-(operators on arrays), `jaxreg.testing` (the laws, for a penalty of yours).
+Here are the penalties and what a program of yours calls. Beside them: `jaxreg.metrics`, `jaxreg.select`
+(more selectors), `jaxreg.trackers` (TensorBoard and others), `jaxreg.convert` (strengths of other
+libraries), `jaxreg.prox` (operators on arrays), `jaxreg.testing` (the laws, for a penalty of yours).
 """
 
 import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox is
+import jaxreg.metrics as metrics  # noqa: F401
 import jaxreg.select as select  # noqa: F401
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
-from jaxreg.fit import Trainer, fit
+from jaxreg.fit import Folds, Trainer, fit, folds
 from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import ledger, penalized
@@ -69,6 +70,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Callback",
     "Elementwise",
+    "Folds",
     "Halving",
     "Interrupted",
     "LeafPenalty",
@@ -87,6 +89,7 @@ __all__ = [
     "ewc",
     "exclusive_lasso",
     "fit",
+    "folds",
     "fused_lasso",
     "grid",
     "group_lasso",

@@ -1,6 +1,7 @@
 """One training: the trainer, its stream of batches, folds, and `fit`; public as `jaxreg.NAME`."""
 
+from jaxreg.fit.folds import Folds, folds
 from jaxreg.fit.single import fit
 from jaxreg.fit.trainer import Trainer, TrainState
 
-__all__ = ["TrainState", "Trainer", "fit"]
+__all__ = ["Folds", "TrainState", "Trainer", "fit", "folds"]

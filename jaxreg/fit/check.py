@@ -136,6 +136,7 @@ def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> 
     values = lambda point, params: [term(params) for term in terms_in(point).values()]
     try:
         start, state = _uses(lambda point, key: at(point).start(key), point, key)
+        jax.eval_shape(functools.partial(_check_scalars, owner, at), point, state, batch, key)
         jax.eval_shape(values, point, state.params)
         moved, _ = _uses(update, point, state, batch, key)
         judged, _ = _uses(evaluate, point, state, batch)
@@ -153,6 +154,28 @@ def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> 
     used = [any(flags) for flags in zip(start, moved, judged)]
     rest = [p for i, p in enumerate(paths) if i not in in_penalties and not used[i]]
     return Checked(state, tuple(idle), tuple(rest))
+
+
+def _check_scalars(
+    owner: str, at: Callable, point: PyTree, state: TrainState, batch: tuple, key: Array
+) -> None:
+    """Refuse a loss or metric that is no number."""
+    made = at(point)
+    returned = made.loss_of(state, batch, key)(state.params)
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    found = {"loss": returned[0] if pair else returned, **made.evaluate(state, batch)}
+    for name, value in found.items():
+        what = f"the metric {name!r}" if name != "loss" else "the loss"
+        if isinstance(value, (tuple, list, dict)):
+            raise TypeError(
+                f"{owner}: {what} must return a scalar, got a {type(value).__name__} of {len(value)}. What "
+                "else is worth knowing goes into `metrics`; state that changes needs stateful=True."
+            )
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"{owner}: {what} must return a scalar, got shape {list(jnp.shape(value))}. Take the mean "
+                "over the rows."
+            )
 
 
 def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:

@@ -14,11 +14,23 @@ from jax import Array, lax
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
-from jaxreg.fit.check import Checked, check, trainer_at
-from jaxreg.fit.stream import BatchStream, check_batch, check_data, init_key, stream_key
+from jaxreg.fit.check import Checked, check, frozen, trainer_at
+from jaxreg.fit.judge import find_ways
+from jaxreg.fit.stream import (
+    BatchStream,
+    check_batch,
+    check_data,
+    check_weights,
+    init_key,
+    normalized,
+    stream_key,
+)
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["fit", "forgotten"]
+
+_REMEMBERED = 128
+_PROBED: set[tuple] = set()  # functions and structures whose loss was found to be a mean
 
 
 def fit(
@@ -30,6 +42,7 @@ def fit(
     key: Array,
     batch_size: int | None = None,
     rows: Array | None = None,
+    sample_weight: Any = None,
     fold: int = 0,
     seed: int = 0,
     remat: int | None = None,
@@ -50,6 +63,8 @@ def fit(
       key: PRNG key; initial parameters depend on (key, seed), batches on (key, fold, seed).
       batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
       rows: the rows to train on, all by default.
+      sample_weight: [n] >= 0, the weight of every row: the loss is sum(w l) / sum(w), over minibatches
+        in expectation.
       fold: number of the fold, which only chooses the stream of batches.
       seed: number of the repetition.
       remat: in reverse mode, the steps of a segment: states between segments are kept, those inside
@@ -60,8 +75,9 @@ def fit(
       The `TrainState` at the end.
 
     Raises:
-      ValueError: the batch is larger than the data, lengths differ, `remat` or `steps` is out of range, or
-        the optimizer applies the penalty with the wrong sign.
+      ValueError: the batch is larger than the data, lengths differ, `remat` or `steps` is out of range,
+        the optimizer applies the penalty with the wrong sign, the loss is a sum over rows, or it cannot be
+        weighted.
       TypeError: `trainer` is no function of the point, or a number of the point left it.
 
     >>> import optax, jaxreg as jr
@@ -84,7 +100,24 @@ def fit(
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
     for text in forgotten(check("fit", trainer, point, batch, key)):
         warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
-    return _fit(trainer, point, data, rows, key, fold, seed, steps, batch_size, segment)
+    weights = None if sample_weight is None else check_weights("fit", sample_weight, n)
+    if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, data, rows, key))):
+        _probe_once(trainer, point, data, rows, key, weights is not None)
+    return _fit(trainer, point, data, rows, weights, key, fold, seed, steps, batch_size, segment)
+
+
+def _probe_once(
+    trainer: MakeTrainer, point: PyTree, data: tuple, rows: Array, key: Array, weighted: bool
+) -> None:
+    """Refuse a loss that is no mean; what was found right once is not asked again."""
+    asked = trainer, weighted, frozen((point, data))
+    if asked in _PROBED:
+        return
+    mine = jax.tree.map(lambda a: np.asarray(a)[np.asarray(rows)], tuple(data))
+    find_ways("fit", trainer, point, mine, key, weighted=weighted, metrics=False)
+    if len(_PROBED) >= _REMEMBERED:
+        _PROBED.clear()
+    _PROBED.add(asked)
 
 
 def forgotten(checked: Checked) -> list[str]:
@@ -125,13 +158,14 @@ def _segment(steps: Any, remat: Any) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size", "segment"))
-def _fit(trainer, point, data, rows, key, fold, seed, steps, batch_size, segment):
+def _fit(trainer, point, data, rows, weights, key, fold, seed, steps, batch_size, segment):
     made = trainer_at("fit", trainer, point)
     state = made.start(init_key(key, seed))
     # Batches are drawn a segment at a time, so memory does not grow with the run's length.
     stream = BatchStream(
-        rows, len(rows), stream_key(key, fold, seed), batch_size, segment, len(rows)
-    )
+        rows, len(rows), stream_key(key, fold, seed), batch_size, segment, len(rows),
+        weights=normalized(weights, rows, len(rows)),
+    )  # fmt: skip
     part = lambda n: jax.checkpoint(lambda state, first: made.run(state, data, stream, first, n))
     whole, rest = divmod(steps, segment)
     state = lax.fori_loop(0, whole, lambda b, s: part(segment)(s, b * segment), state)

@@ -21,7 +21,15 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg.fit.shuffle import shuffled
 
-__all__ = ["BatchStream", "check_batch", "check_data", "init_key", "stream_key"]
+__all__ = [
+    "BatchStream",
+    "check_batch",
+    "check_data",
+    "check_weights",
+    "init_key",
+    "normalized",
+    "stream_key",
+]
 
 
 def init_key(key: Array, seed: ArrayLike) -> Array:
@@ -34,6 +42,14 @@ def stream_key(key: Array, fold: ArrayLike, seed: ArrayLike) -> Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, 1), fold), seed)
 
 
+def normalized(weights: Array | None, rows: Array, count: int | Array) -> Array | None:
+    """Weights of all rows, such that they are 1 on average over the first `count` of `rows`."""
+    if weights is None:
+        return None
+    mine = jnp.where(jnp.arange(len(rows)) < count, weights[rows], 0)
+    return weights * (count / jnp.sum(mine))
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchStream:
     """The endless stream of minibatches of one (fold, seed): a function of the step alone.
@@ -42,7 +58,9 @@ class BatchStream:
     not fill a batch waits for another epoch. `rows` is padded to a common length across folds,
     `count` says how many of them are real, `fewest` is the smallest count of any fold, and `ahead`
     is how many steps are drawn at once. A `batch_size` of None is the full batch, unshuffled.
-    `sharding` says how the rows of a batch lie over devices.
+    `sharding` says how the rows of a batch lie over devices. `weights` are those of all rows of the data,
+    1 on average over the fold's training rows; `padded` says whether some fold has fewer rows than others,
+    so that a full batch needs weights too.
     """
 
     rows: Array
@@ -52,16 +70,34 @@ class BatchStream:
     ahead: int
     fewest: int
     sharding: Sharding | None = None
+    weights: Array | None = None
+    padded: bool = False
 
-    def batches(self, data: tuple, first: int | Array) -> Callable[[Any], tuple]:
-        """A function i -> the batch of step first + i, for 0 <= i < ahead."""
+    def batches(
+        self, data: tuple, first: int | Array
+    ) -> Callable[[Any], tuple[tuple, Array | None]]:
+        """A function i -> the batch of step first + i and its weights, if any, for 0 <= i < ahead."""
         if self.batch_size is None:
-            whole = self._placed(jax.tree.map(lambda a: a[self.rows], data))
+            whole = self._of(data, self.rows), self._full_weights()
             return lambda i: whole
         order = self._order(first)
-        return lambda i: self._placed(jax.tree.map(lambda a: a[order[i]], data))
 
-    def _placed(self, batch: tuple) -> tuple:
+        def batch(i):
+            weights = None if self.weights is None else self.weights[order[i]]
+            return self._of(data, order[i]), weights
+
+        return batch
+
+    def _full_weights(self) -> Array | None:
+        """The weights of the full batch: 1 on average, and 0 for the rows that fill up."""
+        if not self.padded:
+            return None if self.weights is None else self.weights[self.rows]
+        real = jnp.arange(len(self.rows)) < self.count
+        given = jnp.ones(len(self.rows)) if self.weights is None else self.weights[self.rows]
+        return jnp.where(real, given, 0) * (len(self.rows) / self.count)
+
+    def _of(self, data: tuple, rows: Array) -> tuple:
+        batch = jax.tree.map(lambda a: a[rows], data)
         if self.sharding is None:
             return batch
         return jax.tree.map(lambda a: lax.with_sharding_constraint(a, self.sharding), batch)
@@ -134,3 +170,43 @@ def check_batch(owner: str, batch_size: int | None, n: int) -> None:
             f"{owner}: `batch_size` must be between 1 and the {n} rows there are to train on, got "
             f"{batch_size}. Use None for full batches."
         )
+
+
+def check_weights(owner: str, weights: Any, n: int, times: np.ndarray | None = None) -> Array:
+    """`sample_weight` as float32 [n].
+
+    Args:
+      owner: who asks, for errors.
+      weights: what the user gave.
+      n: how many rows there are.
+      times: uint [F, n, 2], how often folds train and validate on each row.
+
+    Raises:
+      ValueError: another shape, a number that is negative or not finite, or a fold all of whose rows have
+        the weight 0. TypeError: no numbers.
+    """
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: `sample_weight` must hold numbers, got {array.dtype}.")
+    if array.shape != (n,):
+        raise ValueError(
+            f"{owner}: `sample_weight` must have one number for each of the {n} rows, got shape "
+            f"{list(array.shape)}."
+        )
+    odd = ~np.isfinite(array) | (array < 0)
+    if odd.any():
+        raise ValueError(
+            f"{owner}: `sample_weight` must be finite and at least 0, got {array[odd][0]} in row "
+            f"{int(odd.argmax())} ({int(odd.sum())} of {n} rows)."
+        )
+    sums = np.array([[array.sum()]]) if times is None else np.einsum("fns,n->fs", times, array)
+    if (sums == 0).any():
+        f, split = np.argwhere(sums == 0)[0]
+        where = (
+            f"{('training', 'validation')[split]} rows of fold {f}" if times is not None else "rows"
+        )
+        raise ValueError(
+            f"{owner}: `sample_weight` is 0 for all {where}, so there is no weighted mean. Leave such rows "
+            "out, or give other folds."
+        )
+    return jnp.asarray(array, float)

@@ -10,6 +10,7 @@ compiled step serves every point, and `vmap` over points trains a whole grid.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,10 +24,7 @@ from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.fit.stream import BatchStream
 
-__all__ = ["MakeTrainer", "TrainState", "Trainer"]
-
-# Evaluation runs over the data in slices of this many rows, so its memory does not grow with n.
-_EVAL_ROWS = 4096
+__all__ = ["MakeTrainer", "TrainState", "Trainer", "takes_weights"]
 
 
 class TrainState(NamedTuple):
@@ -45,11 +43,12 @@ class Trainer:
       init: key -> params, or key -> (params, model_state) when `stateful`.
       loss: (params, *batch) -> scalar, the **mean** loss over the rows of the batch. When `stateful`,
         (params, model_state, *batch) -> (scalar, new model_state), as with batch norm. When
-        `stochastic`, it also takes `key=`, as with dropout.
+        `stochastic`, it also takes `key=`, as with dropout. One that takes `sample_weight=` gets the
+        weights of the rows, [rows], 1 on average; it needs them only where it is no mean over rows.
       optimizer: an optax transformation with the penalty in it, such as
         `optax.chain(jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))`.
-      metrics: name -> (params, *batch) -> scalar mean over the rows; (params, model_state, *batch)
-        when `stateful`.
+      metrics: name -> (params, *batch) -> scalar, of any kind: it is called with the rows to be judged;
+        (params, model_state, *batch) when `stateful`. `jaxreg.metrics` has those in common use.
       eval_loss: the loss as it is evaluated, with the signature of a metric: dropout off, running
         averages. Required when `stochastic` or `stateful`; else it is `loss`.
       stateful: whether the loss carries mutable state.
@@ -130,18 +129,37 @@ class Trainer:
         return TrainState(params, self.optimizer.init(params), model_state)
 
     def step(
-        self, state: TrainState, batch: tuple, key: Array | None = None
+        self,
+        state: TrainState,
+        batch: tuple,
+        key: Array | None = None,
+        weights: Array | None = None,
     ) -> tuple[TrainState, Array]:
         """One update; returns the new state and the data loss before it (never the penalized one)."""
-        loss = self.loss_of(state, batch, key)
+        loss = self.loss_of(state, batch, key, weights)
         (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, model_state), value
 
-    def loss_of(self, state: TrainState, batch: tuple, key: Array | None = None) -> Callable:
-        """The data loss of a batch as params -> (loss, new model state), whatever kind of loss it is."""
-        extra = {"key": key} if self.stochastic else {}
+    def loss_of(
+        self,
+        state: TrainState,
+        batch: tuple,
+        key: Array | None = None,
+        weights: Array | None = None,
+    ) -> Callable:
+        """The data loss of a batch as params -> (loss, new model state), whatever kind of loss it is.
+
+        With `weights` [rows], 1 on average, a loss that does not take them must be a mean over rows, and
+        is their weighted mean.
+        """
+        extra: dict[str, Any] = {"key": key} if self.stochastic else {}
+        if takes_weights(self.loss):
+            n = len(jax.tree.leaves(batch)[0])
+            extra["sample_weight"] = jnp.ones(n) if weights is None else weights
+        elif weights is not None:
+            return lambda params: (self._weighted(params, batch, weights), None)
 
         def loss(params):
             if self.stateful:
@@ -150,39 +168,42 @@ class Trainer:
 
         return loss
 
-    def evaluate(self, state: TrainState, data: tuple, weights: ArrayLike | None = None) -> dict:
-        """Weighted means over the rows of `data` of the evaluation loss and every metric.
+    def _weighted(self, params: PyTree, batch: tuple, weights: Array) -> Array:
+        rows = jax.vmap(lambda row: self.loss(params, *jax.tree.map(lambda a: a[None], row)))(batch)
+        # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
+        return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
+
+    def evaluate(
+        self, state: TrainState, data: tuple, sample_weight: ArrayLike | None = None
+    ) -> dict[str, Array]:
+        """The evaluation loss and every metric of all rows of `data`.
 
         Args:
           state: where to evaluate.
           data: arrays with the rows first.
-          weights: [n] or [n, m] >= 0: one weighting of the rows, or m of them in one pass (training
-            and validation rows, say); equal weights by default.
+          sample_weight: [n] >= 0, for functions that take it; the others are called without.
 
         Returns:
-          {"loss": mean, name: mean, ...}, each a scalar or [m].
+          {"loss": scalar, name: scalar, ...}.
         """
         n = len(jax.tree.leaves(data)[0])
-        weights = jnp.ones(n) if weights is None else jnp.asarray(weights, float)
-        # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
-        w = weights / jnp.sum(weights, 0)
+        weights = jnp.ones(n) if sample_weight is None else jnp.asarray(sample_weight, float)
+        weights = weights * (n / jnp.sum(weights))
+        model = self.model(state)
+        call = lambda fn, **extra: fn(*model, *data, **extra)
+        return {
+            name: call(fn, sample_weight=weights) if takes_weights(fn) else call(fn)
+            for name, fn in self.measures.items()
+        }
 
-        def mean(values):
-            values = values.reshape((n,) + (1,) * (w.ndim - 1))
-            return jnp.sum(jnp.where(w > 0, w * values, 0), 0)
+    @property
+    def measures(self) -> dict[str, Callable[..., Array]]:
+        """What is evaluated: the evaluation loss and the metrics."""
+        return {"loss": self.eval_loss or self.loss, **self.metrics}
 
-        return {name: mean(v) for name, v in self._row_values(state, data).items()}
-
-    def _row_values(self, state: TrainState, data: tuple) -> dict[str, Array]:
-        model = (state.params, state.model_state) if self.stateful else (state.params,)
-        measures = {"loss": self.eval_loss or self.loss, **self.metrics}
-
-        def row(row):
-            one = jax.tree.map(lambda a: a[None], row)
-            return {name: fn(*model, *one) for name, fn in measures.items()}
-
-        n = len(jax.tree.leaves(data)[0])
-        return jax.vmap(row)(data) if n <= _EVAL_ROWS else lax.map(row, data, batch_size=_EVAL_ROWS)
+    def model(self, state: TrainState) -> tuple:
+        """What measures are called with, before the data."""
+        return (state.params, state.model_state) if self.stateful else (state.params,)
 
     def run(
         self,
@@ -200,12 +221,21 @@ class Trainer:
         batch_at = stream.batches(data, first)
 
         def body(i, state):
-            return self.step(state, batch_at(i), stream.noise_key(first + i))[0]
+            batch, weights = batch_at(i)
+            return self.step(state, batch, stream.noise_key(first + i), weights)[0]
 
         return lax.fori_loop(0, n, body, state)
 
 
 MakeTrainer: TypeAlias = Callable[[PyTree], Trainer]
+
+
+def takes_weights(fn: Callable) -> bool:
+    """Whether a loss or metric has an argument `sample_weight`."""
+    try:
+        return "sample_weight" in inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+        return False
 
 
 def _name(f: Any) -> str:

@@ -148,6 +148,9 @@ def joined_fields(kind: type, results: Any, columns: Mapping[str, Sequence[Any]]
         "status": np.concatenate([np.asarray(r.status) for r in parts]),
         "stop": np.concatenate([_stop(r, i) for r, i in zip(parts, at)]),
         "strengths": _strengths(parts),
+        "directions": {m: d for r in parts for m, d in r.directions.items()},
+        "repeats": parts[0].repeats,
+        "overlap": max(r.overlap for r in parts),
         "made_by": json.dumps({"joined": [json.loads(r.made_by) for r in parts]}),
     }
 
@@ -170,13 +173,13 @@ def _check_parts(kind: type, parts: Any) -> None:
         raise TypeError(
             f"SweepResult.join: give results in a list, or in a dict by name, got {got}."
         )
-    kinds = [(np.shape(r.status)[1:], r.metrics) for r in parts]
+    kinds = [(np.shape(r.status)[1:], r.metrics, r.repeats) for r in parts]
     odd = [other for other in kinds if other != kinds[0]]
     if odd:
         raise ValueError(
             "SweepResult.join: scores are compared fold by fold and seed by seed, so the results must have "
-            f"the same numbers of both and the same metrics; got (folds, seeds), metrics {kinds[0]} and "
-            f"{odd[0]}."
+            "the same numbers of both, the same metrics and repeats of the folds; got ((folds, seeds), "
+            f"metrics, repeats) {kinds[0]} and {odd[0]}."
         )
 
 

@@ -59,6 +59,9 @@ class SweepResult:
         parameters: the last it was trained to, or its best with early stopping; None is the last
         for all. The curves of a lane that ended before the others go on with NaN.
       strengths: the names of the coordinates that are strengths of penalties: larger is simpler.
+      directions: of the metrics that know it, whether "larger" or "smaller" is better.
+      repeats: how often the folds split the same rows anew; F is a multiple of it.
+      overlap: validation over training rows, where folds overlap in another way; else 0.
       made_by: JSON text of what made it.
 
     Methods that look at numbers return float64 numpy arrays and work outside `jit` only.
@@ -97,6 +100,9 @@ class SweepResult:
     status: Any
     stop: Any = None
     strengths: tuple[str, ...] = ()
+    directions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    repeats: int = 1
+    overlap: float = 0.0
     made_by: str = "{}"
 
     @property
@@ -130,13 +136,15 @@ class SweepResult:
         """Standard error of `mean`, [K]: over folds, or over seeds if there is one fold.
 
         Over F >= 2 folds it is sd / sqrt(F) of the F means over seeds, sd with F - 1 below the line;
-        with one fold, the same over its S seeds. NaN for a single lane, which has no spread, and
-        where any lane diverged.
+        with one fold, the same over its S seeds. R repeats of k folds judge on the same rows: its square
+        is then the mean over the repeats of sd_r^2 / k. Where folds overlap otherwise it is
+        sd sqrt(1/F + overlap) (Nadeau & Bengio 2003, section 4). NaN for a single lane, which has no
+        spread, and where any lane diverged.
 
         Raises:
           ValueError: no such metric or split.
         """
-        return summary.stderr(self._final(metric, split))
+        return summary.stderr(self._final(metric, split), self.repeats, self.overlap)
 
     def best(
         self,
@@ -152,7 +160,7 @@ class SweepResult:
           rule: "min", the best mean; or "1se", the simplest model whose mean is within one standard
             error, that of the best, of the best mean.
           metric: "loss", or one of the trainer's metrics.
-          maximize: whether larger is better. Must be given for every metric but the loss.
+          maximize: whether larger is better; must be given for a metric that does not know it.
           simplest: which end of which coordinate is the simpler model, as {"width": "smallest"}; several
             compare in their order. By default the largest λ, where one coordinate is a strength.
 
@@ -162,21 +170,30 @@ class SweepResult:
             lane.
         """
         mean, stderr = self.mean(metric), self.stderr(metric)
-        sign = -1.0 if summary.direction(metric, maximize) else 1.0
+        sign = -1.0 if summary.direction(self, metric, maximize) else 1.0
         out = self._any(Status.GIVEN_UP)
         lanes = np.where(out[:, None, None], np.nan, sign * self._final(metric, "valid"))
         simple = choice.simplicity(self.coords, self.strengths, simplest)
         scores = choice.Scores(summary.mean(lanes), stderr, lanes, simple)
         if not np.isfinite(scores.mean).any():
-            raise ValueError(
-                f"best: all {len(out)} points diverged or were given up, so none has a finite mean "
-                f"{metric}. Lower the learning rate or the strengths; plot_learning_curves() shows where "
-                "it happened."
-            )
+            raise ValueError(f"best: {summary.without_scores(self, metric)}")
         k = choice.choose(rule, scores)
         return Choice(
             k, self._point(k), pick(self.points, k), float(mean[k]), float(stderr[k]), rule
         )
+
+    def lanes(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
+        """The metric at the evaluation that counts, of every lane: [K, F, S].
+
+        Raises:
+          ValueError: no such metric or split.
+        """
+        table = summary.chosen("split", split, {"train": self.train, "valid": self.valid})
+        values = np.asarray(summary.chosen("metric", metric, table))
+        if self.stop is None:
+            return values[..., -1].astype(np.float64)
+        final = np.take_along_axis(values, np.asarray(self.stop)[..., None], -1)[..., 0]
+        return final.astype(np.float64)
 
     def lane(self, k: int, fold: int = 0, seed: int = 0) -> PyTree:
         """Final parameters of one lane.
@@ -351,6 +368,8 @@ class SweepResult:
             "coords": list(self.coords),
             "terms": list(self.terms),
             "strengths": list(self.strengths),
+            "directions": dict(self.directions),
+            "folds": [self.repeats, self.overlap],
             "point": summary.label(self.points),
         }
         archive.write_archive(path, header, trees, overwrite)
@@ -417,7 +436,9 @@ class SweepResult:
         built = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
         for field in ("coords", "terms"):
             built[field] = {name: built[field][name] for name in header[field]}
-        return cls(**built, strengths=tuple(header["strengths"]), made_by=header["made_by"])
+        built |= {name: header[name] for name in ("directions", "made_by")}
+        repeats, overlap = header["folds"]
+        return cls(**built, strengths=tuple(header["strengths"]), repeats=repeats, overlap=overlap)
 
     def __repr__(self) -> str:
         if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):
@@ -440,15 +461,9 @@ class SweepResult:
         return (np.asarray(self.status) == status).any((1, 2))
 
     def _final(self, metric: str, split: str) -> np.ndarray:
-        """The metric where it counts [K, F, S], NaN for every lane of a point that diverged in one."""
-        table = summary.chosen("split", split, {"train": self.train, "valid": self.valid})
-        values = np.asarray(summary.chosen("metric", metric, table))
-        if self.stop is None:
-            final = values[..., -1]
-        else:
-            final = np.take_along_axis(values, np.asarray(self.stop)[..., None], -1)[..., 0]
+        """As `lanes`, and NaN for every lane of a point that diverged in one."""
         diverged = self._any(Status.DIVERGED)[:, None, None]
-        return np.where(diverged, np.nan, final.astype(np.float64))
+        return np.where(diverged, np.nan, self.lanes(metric, split))
 
 
 # The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.
@@ -472,7 +487,8 @@ def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
     names = tuple((n, texts.get(n)) for n in result.coords), tuple(result.terms)
     fields = [getattr(result, n) for n in _DATA_FIELDS]
     fields[0] = {n: v for n, v in result.coords.items() if n not in texts}
-    return fields, (*names, result.strengths, result.made_by)
+    kept = tuple(sorted(result.directions.items())), result.repeats, result.overlap
+    return fields, (*names, result.strengths, kept, result.made_by)
 
 
 def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tuple]:
@@ -481,14 +497,17 @@ def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tupl
 
 
 def _unflatten(aux: tuple, children: Any) -> SweepResult:
-    coords, terms, strengths, made_by = aux
+    coords, terms, strengths, (directions, repeats, overlap), made_by = aux
     fields: dict[str, Any] = dict(zip(_DATA_FIELDS, children))
     if isinstance(fields["coords"], dict):
         arrays = fields["coords"]
         fields["coords"] = {n: arrays[n] if t is None else np.array(t) for n, t in coords}
     if isinstance(fields["terms"], dict):
         fields["terms"] = {name: fields["terms"][name] for name in terms}
-    return SweepResult(**fields, strengths=strengths, made_by=made_by)
+    return SweepResult(
+        **fields, strengths=strengths, directions=dict(directions), repeats=repeats, overlap=overlap,
+        made_by=made_by,
+    )  # fmt: skip
 
 
 jax.tree_util.register_pytree_with_keys(SweepResult, _flatten_with_keys, _unflatten, _flatten)

@@ -32,23 +32,57 @@ def mean(values: np.ndarray) -> np.ndarray:
         return values.mean(2).mean(1)
 
 
-def stderr(values: np.ndarray) -> np.ndarray:
+def stderr(values: np.ndarray, repeats: int = 1, overlap: float = 0.0) -> np.ndarray:
     """[K, F, S] -> [K]: over the folds' means, over the seeds of a lone fold, or NaN."""
     with np.errstate(all="ignore"):
         draws = values.mean(2) if values.shape[1] > 1 else values[:, 0]
         n = draws.shape[1]
         if n < 2:
             return np.full(len(values), np.nan)
-        return draws.std(axis=1, ddof=1) / np.sqrt(n)
+        if repeats > 1 and n > repeats:
+            split = draws.reshape(len(draws), repeats, -1)
+            return np.sqrt((split.var(axis=2, ddof=1) / split.shape[2]).mean(1))
+        return draws.std(axis=1, ddof=1) * np.sqrt(1 / n + overlap)
 
 
-def direction(metric: str, maximize: bool | None) -> bool:
-    """Whether larger is better; only of the loss is it known."""
+def direction(result: Any, metric: str, maximize: bool | None) -> bool:
+    """Whether larger is better: as said, as the metric knows, and smaller for the loss."""
+    if maximize is None and metric in result.directions:
+        return result.directions[metric] == "larger"
     if maximize is None and metric != "loss":
         raise ValueError(
             f"best: is a larger {metric!r} better? Say so with maximize=True or maximize=False."
         )
     return bool(maximize)
+
+
+def without_scores(result: Any, metric: str) -> str:
+    """Why no point has a score, and what to do."""
+    status = np.asarray(result.status)
+    diverged, given_up = ((status == s).any((1, 2)) for s in (Status.DIVERGED, Status.GIVEN_UP))
+    if (diverged | given_up).all():
+        return (
+            f"all {len(status)} points diverged or were given up, so none has a finite mean {metric}. "
+            "Lower the learning rate or the strengths; plot_learning_curves() shows where it happened."
+        )
+    return (
+        f"no point that was trained to its end has a finite mean {metric}: {undefined(result, metric)}. "
+        "Give folds in which it is defined, such as jaxreg.folds(n, y=labels), or choose by another metric."
+    )
+
+
+def undefined(result: Any, metric: str) -> str:
+    """In which folds a metric is no number although training went well; "" where it is one in all."""
+    values = result.lanes(metric)
+    bad = ~np.isfinite(values) & (np.asarray(result.status) != Status.DIVERGED)
+    folds = np.flatnonzero(bad.any((0, 2)))
+    if not folds.size:
+        return ""
+    n = values.shape[1]
+    where = f"fold{'s' * (folds.size > 1)} {', '.join(map(str, folds[:8]))}" if n > 1 else ""
+    where += ", ..." if folds.size > 8 else ""
+    inside = f"undefined in {folds.size} of {n} folds ({where})" if n > 1 else "undefined"
+    return f"{metric} is {inside} on the validation rows, as where only one class occurs"
 
 
 def column(values: Any) -> np.ndarray:
@@ -95,7 +129,10 @@ def spread(result: Any) -> str:
     """What the standard error is taken over, in words."""
     _, folds, seeds = np.shape(result.status)
     if folds > 1:
-        return f"{folds} folds" + (f" (each the mean of {seeds} seeds)" if seeds > 1 else "")
+        repeats = f", the mean of {result.repeats} repeats" if result.repeats > 1 else ""
+        repeats += " that overlap (Nadeau & Bengio's correction)" if result.overlap else ""
+        each = f" (each the mean of {seeds} seeds)" if seeds > 1 else ""
+        return f"{folds // result.repeats} folds{repeats}{each}"
     return f"{seeds} seeds, on the same validation rows" if seeds > 1 else ""
 
 
@@ -223,6 +260,9 @@ def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterator[str]:
+    for metric in result.metrics:
+        if why := undefined(result, metric):
+            yield f"{why}; its mean is left out."
     if n_bad.all():
         yield "every point diverged: there is nothing to choose. Lower the learning rate."
     elif n_bad.any():

@@ -37,6 +37,7 @@ def fingerprint(
         "numbers": digest(grid.points),
         "data": digest(common.data),
         "folds": digest(common.folds),
+        "weights": digest(common.weights),
         "key": digest(common.key),
         "seeds": seeds,
         "steps": agenda.steps,
@@ -48,7 +49,7 @@ def fingerprint(
             f"{p} {x.dtype}{list(x.shape)}" for p, x in zip(params.paths, params.values)
         ],
         "optimizer": [f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(start.opt_state)],
-        "metrics": sorted(spec.metrics),
+        "metrics": sorted(name for name, _ in spec.ways if name != "loss"),
     }
 
 

@@ -22,9 +22,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
+from jaxreg.fit import judge
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.folds import Folds
-from jaxreg.fit.stream import BatchStream
+from jaxreg.fit.splits import FoldTable
+from jaxreg.fit.stream import BatchStream, normalized
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
 from jaxreg.objective import terms_in
 
@@ -69,7 +70,8 @@ class Common(NamedTuple):
     """What all lanes have in common; resident once on every device."""
 
     data: tuple
-    folds: Folds
+    folds: FoldTable
+    weights: Array | None  # [n], of the rows
     key: Array
     times: Array  # int [E], rising: the steps after which to evaluate
     patience: Array  # int: evaluations without a better validation loss; unused without Best
@@ -80,11 +82,13 @@ class Spec:
     """The static part: what a program is compiled for."""
 
     trainer: MakeTrainer
-    metrics: tuple[str, ...]
+    ways: judge.Ways  # how the loss and each metric are judged
+    sizes: tuple[tuple[int, int], ...]  # of the folds, where something is called with their rows
     terms: tuple[str, ...]  # of the penalties in a point
     batch_size: int | None
     ahead: int  # steps whose batches are drawn at once
     fewest: int  # training rows of the smallest fold
+    padded: bool  # whether full batches are filled up
     early_stopping: bool
     mesh: Mesh | None
     shard_params: Callable[[str, Any], PartitionSpec] | None
@@ -198,7 +202,7 @@ def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
 def _no_log(common: Common, spec: Spec) -> Log:
     times = len(common.times)
     return Log(
-        {name: jnp.full((times, 2), jnp.nan) for name in ("loss", *spec.metrics)},
+        {name: jnp.full((times, 2), jnp.nan) for name, _ in spec.ways},
         {name: jnp.full(times, jnp.nan) for name in spec.terms},
         jnp.asarray(True),
         jnp.asarray(-1, jnp.int32),
@@ -264,6 +268,8 @@ def _run(
         spec.ahead,
         spec.fewest,
         _batch(spec),
+        normalized(common.weights, fold.rows, fold.count),
+        spec.padded,
     )
     run = lambda state, point: _at(spec, point).run(state, common.data, stream, t, n)
     return states._replace(train=_over(run)(states.train, bundle.points))
@@ -279,14 +285,35 @@ def _batch(spec: Spec) -> Any:
 def _look(
     common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
-    weights = common.folds.weights[bundle.fold]
+    fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
+    weights = fold.times.astype(float)
+    if common.weights is not None:
+        weights = weights * common.weights[:, None]
+    whole = _of_rows(common, spec, fold, states, bundle.points)
 
-    def lane(state, point):
-        metrics = _at(spec, point).evaluate(state.train, common.data, weights)
+    def lane(state, point, whole):
+        metrics = judge.by_weights(_at(spec, point), state.train, common.data, weights, spec.ways)
         terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
-        return _noted(state, metrics, terms, at, common.patience)
+        return _noted(state, metrics | whole, terms, at, common.patience)
 
-    return _over(lane)(states, bundle.points)
+    return _over(lane)(states, bundle.points, whole)
+
+
+def _of_rows(
+    common: Common, spec: Spec, fold: FoldTable, states: LaneState, points: PyTree
+) -> dict[str, Array]:
+    """What is called with the rows of the fold, which have one shape for each of their sizes."""
+    if not spec.sizes:
+        return {}
+
+    def sized(train: int, valid: int) -> dict[str, Array]:
+        of = lambda rows: jax.tree.map(lambda a: a[rows], common.data)
+        parts = of(fold.rows[:train]), of(fold.valid[:valid])
+        judged = lambda state, point: judge.of_rows(_at(spec, point), state.train, parts, spec.ways)
+        return _over(judged)(states, points)
+
+    branches = [functools.partial(sized, *size) for size in spec.sizes]
+    return branches[0]() if len(branches) == 1 else lax.switch(fold.kind, branches)
 
 
 def _noted(

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
-from jaxreg.fit.folds import Folds, make_folds
 from jaxreg.fit.single import forgotten
-from jaxreg.fit.stream import check_batch, check_data
+from jaxreg.fit.splits import Splits, make_splits
+from jaxreg.fit.stream import check_batch, check_data, check_weights
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
@@ -52,6 +53,14 @@ class Interrupted(KeyboardInterrupt):
         self.result = result
 
 
+class _Rows(NamedTuple):
+    """What there is to train on and to be judged on."""
+
+    data: tuple  # all rows, those of separate validation data last
+    weights: Array | None  # [n]
+    splits: Splits
+
+
 class _Options(NamedTuple):
     """What a user may say beside the trainer, the grid and the data."""
 
@@ -72,6 +81,7 @@ class _Job(NamedTuple):
     outline: Callable[[Population], Outline]
     agenda: Agenda
     experiment: dict[str, Any]
+    directions: dict[str, str]
     warnings: list[str]
 
 
@@ -84,6 +94,7 @@ def sweep(
     key: Array,
     folds: int | Sequence | np.ndarray | Array | None = None,
     validation: tuple | None = None,
+    sample_weight: Any = None,
     seeds: int = 1,
     batch_size: int | None = None,
     evals: int = 20,
@@ -110,9 +121,13 @@ def sweep(
         training rows only.
       steps: updates per lane.
       key: PRNG key of folds, initial parameters, minibatches and the loss's own noise.
-      folds: an int for random folds of equal size; an integer array [n] with the fold of every row
-        (-1: always trained on); or pairs (train rows, validation rows) from a scikit-learn splitter.
+      folds: an int for random folds of equal size; `jaxreg.folds(n, ...)` for stratified, grouped,
+        time-ordered, blocked and repeated ones; one number or name for every row (-1: always trained
+        on); or pairs (train rows, validation rows), as a scikit-learn splitter gives.
       validation: instead of folds, separate arrays like `data` to validate on.
+      sample_weight: [n] >= 0, the weight of every row: losses and metrics are then weighted means,
+        sum(w l) / sum(w), in training (over minibatches in expectation) and in evaluation. A pair of
+        them where there are separate validation rows.
       seeds: how many repetitions of each fold, with other initial parameters and batches.
       batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
       evals: how many times the lanes are evaluated on the way, the end included; rungs come on top.
@@ -152,18 +167,18 @@ def sweep(
     options = _Options(
         steps, key, seeds, batch_size, evals, halving, patience, machine or Machine()
     )
-    together, table = _data(data, validation, folds, key)
+    rows = _rows(data, validation, folds, sample_weight, key)
     calls = Callbacks(callbacks)
-    job = _job(trainer, grid, together, table, options)
+    job = _job(trainer, grid, rows, options)
     store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
-    label = f"{len(grid)} points x {len(table.rows)} folds x {seeds} seeds"
+    label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
     with Progress(label, len(grid), steps, progress) as bar:
         population = job.population()
         outline = job.outline(population)
         calls.start(outline)
         drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
         finished = drive.run()
-    result = _result(drive, keep_params, outline.made_by)
+    result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by)
     calls.finish(result)
     for text in (*job.warnings, *drive.warnings, *calls.report()):
         warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
@@ -172,39 +187,46 @@ def sweep(
     return result
 
 
-def _job(
-    trainer: MakeTrainer, grid: Grid, together: tuple, table: Folds, options: _Options
-) -> _Job:
+def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _Job:
     """Everything that can be refused is refused here."""
-    o = options
+    o, splits = options, rows.splits
     _check_counts(steps=o.steps, seeds=o.seeds, evals=o.evals)
-    _check_batches(o.batch_size, table)
+    check_batch("sweep", o.batch_size, splits.fewest)
     check_machine(o.machine, o.batch_size)
     mesh = o.machine.mesh or default_mesh()
+    padded = o.batch_size is None and not splits.equal
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
-    rows = o.batch_size or table.fewest
-    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), together)
+    size = o.batch_size or splits.fewest
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows.data)
     checked = check("sweep", trainer, point, batch, o.key)
     _refuse_idle(checked, grid)
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
-    n_pairs = len(table.rows) * o.seeds
+    n_folds = len(splits.table.count)
+    n_pairs = n_folds * o.seeds
     lanes = widest(trainer, point, checked.state, batch, o.key)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
+    ways = judge.find_ways(
+        "sweep", trainer, point, rows.data, o.key,
+        weighted=rows.weights is not None, padded=padded,
+    )  # fmt: skip
+    judge.check_sizes("sweep", ways, splits.sizes)
+    whole = any(way == "whole" for _, way in ways)
     spec = Spec(
-        trainer, tuple(trainer_at("sweep", trainer, point).metrics), tuple(terms_in(point)),
-        o.batch_size, _ahead(agenda, table.fewest, o.batch_size), table.fewest,
+        trainer, ways, splits.sizes if whole else (), tuple(terms_in(point)), o.batch_size,
+        _ahead(agenda, splits.fewest, o.batch_size), splits.fewest, padded,
         o.patience is not None, mesh, o.machine.shard_params,
     )  # fmt: skip
     common = Common(
-        together, jax.tree.map(jnp.asarray, table), o.key,
+        rows.data, jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
         jnp.asarray(agenda.times, jnp.int32), jnp.asarray(o.patience or 0, jnp.int32),
     )  # fmt: skip
     return _Job(
         lambda: Population(spec, common, grid, o.seeds, n_pairs, layout),
-        lambda population: _outline(population, len(table.rows), o),
+        lambda population: _outline(population, n_folds, o),
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
+        judge.directions(trainer_at("sweep", trainer, point)),
         forgotten(checked),
     )
 
@@ -243,12 +265,14 @@ def _outline(population: Population, folds: int, options: _Options) -> Outline:
     coords = {name: np.asarray(v) for name, v in population.grid.coords.items()}
     spec = population.spec
     return Outline(
-        coords, folds, options.seeds, options.steps, ("loss", *spec.metrics), spec.terms,
+        coords, folds, options.seeds, options.steps, tuple(name for name, _ in spec.ways), spec.terms,
         json.dumps(made_by),
     )  # fmt: skip
 
 
-def _result(drive: Drive, keep_params: bool, made_by: str) -> SweepResult:
+def _result(
+    drive: Drive, splits: Splits, directions: dict[str, str], keep_params: bool, made_by: str
+) -> SweepResult:
     """Everything in named axes."""
     population, times = drive.population, drive.agenda.times
     named = lambda x: x.reshape(len(x), -1, population.seeds, *x.shape[2:])
@@ -266,6 +290,9 @@ def _result(drive: Drive, keep_params: bool, made_by: str) -> SweepResult:
         status=named(drive.status),
         stop=named(drive.counted),
         strengths=population.grid.strengths,
+        directions=directions,
+        repeats=splits.repeats,
+        overlap=splits.overlap,
         made_by=made_by,
     )
 
@@ -298,27 +325,21 @@ def _check_options(grid: Any, halving: Any, patience: Any, checkpoint_every: Any
         )
 
 
-def _check_batches(batch_size: int | None, table: Any) -> None:
-    check_batch("sweep", batch_size, table.fewest)
-    if batch_size is None and len(set(table.count.tolist())) > 1:
-        raise ValueError(
-            "sweep: full batches (batch_size=None) need folds with the same number of training rows, "
-            f"got {sorted(set(table.count.tolist()))}. Give a batch_size, or equal folds."
-        )
-
-
 def _joined(a: Any, b: Any) -> Any:
     lib = jnp if isinstance(a, Array) else np
     return lib.concatenate([lib.asarray(a), lib.asarray(b, lib.asarray(a).dtype)])
 
 
-def _data(data: tuple, validation: tuple | None, folds: Any, key: Array) -> tuple[tuple, Folds]:
-    """All rows, those of separate validation data last, and the folds over them."""
+def _rows(data: tuple, validation: tuple | None, folds: Any, weights: Any, key: Array) -> _Rows:
     n = check_data("sweep", data)
     n_valid = _check_validation(data, validation)
-    table = make_folds(folds, n, n_valid, key)
+    splits = make_splits(folds, n, n_valid, key)
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
-    return jax.tree.map(jnp.asarray, tuple(together)), table
+    if weights is not None:
+        if n_valid and isinstance(weights, (tuple, list)) and len(weights) == 2:
+            weights = np.concatenate([np.asarray(w) for w in weights])
+        weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
+    return _Rows(jax.tree.map(jnp.asarray, tuple(together)), weights, splits)
 
 
 def _check_validation(data: tuple, validation: tuple | None) -> int:

@@ -2,6 +2,7 @@
 
 `mesh`: everything about several devices, on eight virtual ones; prints JSON.
 `lives`: the same resumable sweep, started and killed until it ends.
+`readme`: the numbers of the README's example.
 `host`: one of several processes of a sweep under jax.distributed.
 """
 
@@ -149,6 +150,44 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
         os._exit(1)
     done.save(f"{out}.{index}")
     return {"layout": json.loads(done.made_by)["layout"], "devices": jax.device_count()}
+
+
+def readme(out: str) -> dict:
+    """The README's example for 20 steps."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+    from sklearn.datasets import load_digits
+
+    import jaxreg as jr
+
+    x, y = load_digits(return_X_y=True)
+    order = jax.random.permutation(jax.random.key(0), len(x))[:100]
+    x, y = jnp.asarray(x[order] / 16), jnp.asarray(y[order])
+    net = nn.Sequential([nn.Dense(128), nn.relu, nn.Dense(128), nn.relu, nn.Dense(10)])
+
+    def entropy(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(net.apply(params, x), y).mean()
+
+    def mlp(reg):
+        tx = optax.chain(jr.add_penalty_gradient(reg), optax.adam(1e-3))
+        return jr.Trainer(lambda key: net.init(key, x[:1]), entropy, tx)
+
+    g = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=jnp.logspace(-5, -1, 9))
+    got = jr.sweep(
+        mlp, g, (x, y), folds=5, seeds=3, steps=20, batch_size=64, key=jax.random.key(1),
+        machine=jr.Machine(chunk=1), progress=False,
+    )  # fmt: skip
+    some = [0, 10, 20]
+    leaves = [np.asarray(p, np.float64).reshape(9, 5, 3, -1) for p in jax.tree.leaves(got.params)]
+    np.savez(
+        out, train=got.train["loss"][..., some], valid=got.valid["loss"][..., some],
+        pen=got.penalty_value[..., some], squares=[(p**2).sum(-1) for p in leaves],
+        sums=[p.sum(-1) for p in leaves],
+    )  # fmt: skip
+    return {}
 
 
 if __name__ == "__main__":

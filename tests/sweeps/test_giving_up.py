@@ -105,7 +105,7 @@ def test_when_all_diverge_the_sweep_ends():
 
 # --- early stopping -------------------------------------------------------------------------------
 
-LONG = {"steps": 240, "evals": 48, "chunk": 1}
+LONG = {"steps": 240, "evals": 48, "machine": jr.Machine(chunk=1)}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,361 @@
+"""What a loss or a metric is of a fold: the user's function of the fold's rows, whatever function it is.
+
+There are three ways to call it, which give the same number where more than one is open.
+
+- "rows": a mean over rows is the weighted mean of its values for single rows, so one pass over the data
+  serves training and validation rows of every fold, in slices if there are many. That a function is such a
+  mean is not believed but probed, with rows of the data and at several parameters.
+- "weights": a function that takes `sample_weight` gets all rows and the weights of those of the fold.
+- "whole": any other, a root, a ratio, a rank, is called with the rows of the fold and no others.
+
+The same probe finds losses that are sums, and labels of shape [n, 1] that meet predictions of shape [n].
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxreg import _tree
+from jaxreg._quickly import quickly
+from jaxreg._tree import PyTree
+from jaxreg.fit.check import frozen, trainer_at
+from jaxreg.fit.stream import init_key
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, takes_weights
+
+__all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_rows"]
+
+# Names of measures by the way they are called in, each in the order of the trainer.
+Ways = tuple[tuple[str, str], ...]
+
+_SLICE = 4096  # rows of a slice, where slices are proved equal
+_MOST_SIZES = 32  # sizes of folds, of which each is compiled
+_PROBED = 32  # rows of a probe
+_CLOSE = 1e-4  # relative to the mean size of a row's loss
+_SCALES = (0.0, 0.5, 1.0)  # of the noise on the parameters, relative to their size
+_TRAINING = "training loss"  # judged by the name of the loss, beside another one for evaluation
+
+
+def find_ways(
+    owner: str,
+    trainer: MakeTrainer,
+    point: PyTree,
+    data: tuple,
+    key: Array,
+    *,
+    weighted: bool = False,
+    padded: bool = False,
+    metrics: bool = True,
+) -> Ways:
+    """How each measure is to be called.
+
+    Args:
+      owner: who asks, for errors.
+      trainer: the function of the point.
+      point: any concrete point.
+      data: concrete arrays with the rows first.
+      key: any PRNG key.
+      weighted: whether rows have weights.
+      padded: whether full batches are filled up with rows of weight 0.
+      metrics: whether metrics are judged too, or the loss is trained on alone.
+
+    Raises:
+      ValueError: a loss is a sum over rows; labels and predictions broadcast against each other; or rows
+        have weights and a function is no mean over rows and does not take them.
+    """
+    made = trainer_at(owner, trainer, point)
+    point = jax.tree.map(jnp.asarray, point)
+    rows = jax.tree.map(lambda a: jnp.asarray(a[_telling(data)]), tuple(data))
+    names = [n for n in _probed_names(made) if metrics or n in ("loss", _TRAINING)]
+    values = _probed(trainer, names, point, rows, key)
+    _refuse_broadcast(owner, trainer, values, point, rows, key)
+    _refuse_sums(owner, [n for n in ("loss", _TRAINING) if n in values and values[n].total])
+    mean = {name for name, v in values.items() if v.mean}
+    if weighted or padded:
+        plain = made.eval_loss is None or _TRAINING in mean
+        _refuse_unweighted(owner, made, plain and bool(mean & {"loss", _TRAINING}), padded)
+    ways = {}
+    for name, fn in made.measures.items():
+        ways[name] = "weights" if takes_weights(fn) else "rows" if name in mean else "whole"
+        if metrics and weighted and ways[name] == "whole":
+            raise ValueError(
+                f"{owner}: {_called(name)} is no mean over rows, so `sample_weight` cannot reach it from "
+                "outside. Give it an argument `sample_weight` ([rows], 1 on average), or take one of "
+                "jaxreg.metrics, which have it."
+            )
+    return tuple(ways.items())
+
+
+# --- the three ways ---------------------------------------------------------------------------------
+
+
+def by_weights(
+    trainer: Trainer, state: TrainState, data: tuple, weights: Array, ways: Ways
+) -> dict[str, Array]:
+    """The measures that are called in the ways "rows" and "weights".
+
+    Args:
+      trainer: whose measures.
+      state: where to evaluate.
+      data: arrays of n rows.
+      weights: [n, m] >= 0, m weightings of the rows, such as training and validation.
+      ways: from `find_ways`.
+
+    Returns:
+      name -> [m].
+    """
+    model, measures = trainer.model(state), trainer.measures
+    w = weights / jnp.sum(weights, 0)
+    found = {}
+    by_row = {name: measures[name] for name, way in ways if way == "rows"}
+    for name, values in _row_values(model, by_row, data).items():
+        # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
+        found[name] = jnp.sum(jnp.where(w > 0, w * values.reshape(-1, 1), 0), 0)
+    for name in (name for name, way in ways if way == "weights"):
+        of_all = lambda v, name=name: _scalar(measures[name](*model, *data, sample_weight=v))
+        found[name] = jax.vmap(of_all, 1)(w * len(w))
+    return found
+
+
+def _row_values(model: tuple, measures: dict[str, Callable], data: tuple) -> dict[str, Array]:
+    if not measures:
+        return {}
+
+    def row(row):
+        one = jax.tree.map(lambda a: a[None], row)
+        return {name: fn(*model, *one) for name, fn in measures.items()}
+
+    n = len(jax.tree.leaves(data)[0])
+    return jax.vmap(row)(data) if n <= _SLICE else lax.map(row, data, batch_size=_SLICE)
+
+
+def of_rows(
+    trainer: Trainer, state: TrainState, parts: Iterable[tuple], ways: Ways
+) -> dict[str, Array]:
+    """The measures that are called with the rows of a fold, of each of `parts`: name -> [parts]."""
+    model, measures = trainer.model(state), trainer.measures
+    parts = list(parts)
+    return {
+        name: jnp.stack([_scalar(measures[name](*model, *part)) for part in parts])
+        for name, way in ways
+        if way == "whole"
+    }
+
+
+def check_sizes(owner: str, ways: Ways, sizes: tuple) -> None:
+    """Refuse what would be compiled too often: each size of a fold is another shape.
+
+    Raises:
+      ValueError: naming the measure.
+    """
+    whole = [name for name, way in ways if way == "whole"]
+    if whole and len(sizes) > _MOST_SIZES:
+        raise ValueError(
+            f"{owner}: {_called(whole[0])} is no mean over rows and is called with the rows of each fold, "
+            f"and the folds have {len(sizes)} different sizes, each of which would be compiled. Give it an "
+            "argument `sample_weight` ([rows], 0 outside of the fold), take one of jaxreg.metrics, or give "
+            "folds of fewer sizes."
+        )
+
+
+def directions(trainer: Trainer) -> dict[str, str]:
+    """Of the metrics that know it, whether "larger" or "smaller" is better."""
+    known = {name: getattr(fn, "better", None) for name, fn in trainer.metrics.items()}
+    return {name: better for name, better in known.items() if better in ("larger", "smaller")}
+
+
+def _scalar(x: Any) -> Array:
+    return jnp.asarray(x, float)
+
+
+# --- the probe --------------------------------------------------------------------------------------
+
+
+def _probed_names(trainer: Trainer) -> list[str]:
+    names = [name for name, fn in trainer.measures.items() if not takes_weights(fn)]
+    plain = not (trainer.stateful or trainer.stochastic or takes_weights(trainer.loss))
+    return names + [_TRAINING] * (plain and trainer.eval_loss is not None)
+
+
+def _function(trainer: Trainer, name: str) -> Callable:
+    return trainer.loss if name == _TRAINING else trainer.measures[name]
+
+
+def _telling(data: tuple) -> np.ndarray:
+    """Rows that differ: the extremes of the first columns of every array, and others at random."""
+    n = len(jax.tree.leaves(data)[0])
+    rng = np.random.default_rng(0)
+    found: list[int] = []
+    for x in jax.tree.leaves(data):
+        if jnp.issubdtype(x.dtype, jnp.number) or x.dtype == bool:
+            columns = np.asarray(x.reshape(n, -1)[:, :4]).astype(float)
+            found += [*columns.argmax(0).tolist(), *columns.argmin(0).tolist()]
+    some = list(dict.fromkeys([*found, *rng.permutation(n)[:_PROBED].tolist()]))
+    return rng.permutation(some[:_PROBED])
+
+
+class _Values(NamedTuple):
+    """What a measure is at D parameters: of each of R rows, and of the first rows together."""
+
+    one: np.ndarray  # [D, R]
+    some: np.ndarray  # [D, 2]
+    sizes: tuple[int, int]
+
+    def agree(self, factor: Any) -> bool:
+        """Whether some rows together give `factor` times the mean of what they give one by one."""
+        conclusive = False
+        for one, some in zip(self.one, self.some):
+            if not np.isfinite(one).all() or not np.isfinite(some).all():
+                # Only overflow of both tells nothing; a ratio is undefined for single rows alone.
+                if np.isfinite(some).any():
+                    return False
+                continue
+            means = np.array([one[:m].mean() for m in self.sizes])
+            sizes = np.array([np.abs(one[:m]).mean() for m in self.sizes])
+            if (np.abs(some - factor * means) > _CLOSE * factor * sizes).any():
+                return False
+            conclusive |= bool(np.ptp(one) > _CLOSE * sizes[0])
+        return conclusive
+
+    @property
+    def mean(self) -> bool:
+        return self.agree(1.0)
+
+    @property
+    def total(self) -> bool:
+        return not self.mean and self.agree(np.array(self.sizes, float))
+
+
+def _probed(
+    trainer: MakeTrainer, names: list[str], point: PyTree, rows: tuple, key: Array
+) -> dict[str, _Values]:
+    """The values of each measure that can be called with one row."""
+    able = tuple(n for n in names if _takes_one_row(trainer, n, point, rows, key))
+    if len(jax.tree.leaves(rows)[0]) < 2 or not able:
+        return {}
+    one, some = _probe(trainer, able, point, rows, key)
+    wide = lambda x: np.asarray(x, float)
+    return {n: _Values(wide(one[n]), wide(some[n]), _sizes(rows)) for n in able}
+
+
+def _sizes(rows: tuple) -> tuple[int, int]:
+    n = len(jax.tree.leaves(rows)[0])
+    return n, (n + 1) // 2
+
+
+@functools.partial(quickly, static=(0, 1))
+def _probe(trainer, names, point, rows, key):
+    """Of each measure its values for single rows [D, R] and for the first rows together [D, 2]."""
+    made = trainer_at("probe", trainer, point)
+    state = made.start(init_key(key, 0))
+    params = jax.vmap(lambda s: _noisy(state.params, s, key))(jnp.array(_SCALES))
+
+    def at(params):
+        model = made.model(state._replace(params=params))
+        some = [jax.tree.map(lambda a, m=m: a[:m], rows) for m in _sizes(rows)]
+        one = jax.tree.map(lambda a: a[:, None], rows)
+        call = lambda name, part: _scalar(_function(made, name)(*model, *part))
+        return (
+            {n: jax.vmap(functools.partial(call, n))(one) for n in names},
+            {n: jnp.stack([call(n, part) for part in some]) for n in names},
+        )
+
+    return jax.vmap(at)(params)
+
+
+def _noisy(params: PyTree, scale: Array, key: Array) -> PyTree:
+    """Other parameters: at the start many predictions are equal, and then a root is a mean."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+
+    def moved(x, k):
+        fan = 1 / max(x.shape[0] if x.ndim else 1, 1) ** 0.5
+        size = jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x.astype(float)))), fan)
+        return (x + scale * size * jax.random.normal(k, x.shape)).astype(x.dtype)
+
+    return jax.tree.unflatten(structure, [moved(x, k) for x, k in zip(leaves, keys)])
+
+
+def _takes_one_row(trainer: MakeTrainer, name: str, point: PyTree, rows: tuple, key: Array) -> bool:
+    """Whether the measure can be called with a single row."""
+    return _traced(trainer, name, *frozen((point, jax.tree.map(lambda a: a[:1], rows), key)))
+
+
+@functools.lru_cache(maxsize=256)
+def _traced(trainer: MakeTrainer, name: str, structure: Any, leaves: tuple) -> bool:
+    def call(point, row, key):
+        made = trainer_at("probe", trainer, point)
+        return _function(made, name)(*made.model(made.start(key)), *row)
+
+    try:
+        jax.eval_shape(call, *jax.tree.unflatten(structure, leaves))
+    except Exception:  # whatever a user's function raises where there is one row only
+        return False
+    return True
+
+
+# --- refusals ---------------------------------------------------------------------------------------
+
+
+def _refuse_sums(owner: str, sums: list[str]) -> None:
+    if sums:
+        raise ValueError(
+            f"{owner}: {_called(sums[0])} is a sum over the rows of a batch; it must be their mean, or λ "
+            "and the learning rate would mean something else for every batch size. Return jnp.mean(...) "
+            "where it has jnp.sum(...)."
+        )
+
+
+def _refuse_unweighted(owner: str, trainer: Trainer, mean: bool, padded: bool) -> None:
+    """What is trained on must be weighted: by itself, or from outside where that is the same."""
+    if takes_weights(trainer.loss) or (mean and not (trainer.stateful or trainer.stochastic)):
+        return
+    kind = "stateful" if trainer.stateful else "stochastic" if trainer.stochastic else ""
+    why = f"is {kind}" if kind else "is no mean over rows"
+    need = (
+        "full batches of folds of different sizes need rows of weight 0"
+        if padded
+        else "rows have a `sample_weight`"
+    )
+    or_else = ", or a batch_size, or folds of equal size" if padded else ""
+    raise ValueError(
+        f"{owner}: {need}, and the loss {why}, so it cannot be weighted from outside. Give it an argument "
+        f"`sample_weight` ([rows], 1 on average) and return the weighted mean{or_else}."
+    )
+
+
+def _refuse_broadcast(
+    owner: str,
+    trainer: MakeTrainer,
+    values: dict[str, _Values],
+    point: PyTree,
+    rows: tuple,
+    key: Array,
+) -> None:
+    """A measure that becomes a mean over rows when one array is given another shape."""
+    suspects = [n for n, v in values.items() if not v.mean and np.isfinite(v.one).all()]
+    leaves = _tree.flatten(rows)
+    for i, (path, x) in enumerate(zip(leaves.paths, leaves.values)):
+        column = x.ndim == 2 and x.shape[1] == 1
+        if not suspects or not (column or x.ndim == 1):
+            continue
+        other = [*leaves.values]
+        other[i] = x[:, 0] if column else x[:, None]
+        for name, v in _probed(trainer, suspects, point, leaves.rebuild(other), key).items():
+            if v.mean and np.allclose(v.one, values[name].one, rtol=_CLOSE):
+                have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
+                raise ValueError(
+                    f"{owner}: {_called(name)} broadcasts data[{path}] of shape {have} against predictions "
+                    f"of shape {meet}, so that every row meets every other. Give data[{path}]"
+                    f"{'[:, 0]' if column else '[:, None]'}, or predictions of shape {have}."
+                )
+
+
+def _called(name: str) -> str:
+    return "the loss" if name in ("loss", _TRAINING) else f"the metric {name!r}"
