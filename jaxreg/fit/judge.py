@@ -14,7 +14,7 @@ The same probe finds losses that are sums, and labels of shape [n, 1] that meet 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,6 @@ from jaxreg import _tree
 from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
-from jaxreg.fit.stream import init_key
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, takes_weights
 
 __all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_rows"]
@@ -38,7 +37,7 @@ _SLICE = 4096  # rows of a slice, where slices are proved equal
 _MOST_SIZES = 32  # sizes of folds, of which each is compiled
 _PROBED = 32  # rows of a probe
 _CLOSE = 1e-4  # relative to the mean size of a row's loss
-_SCALES = (0.0, 0.5, 1.0)  # of the noise on the parameters, relative to their size
+_SCALES = (0.3, 1.0, 3.0)  # of the drawn parameters, over the root of their inputs
 _TRAINING = "training loss"  # judged by the name of the loss, beside another one for evaluation
 
 
@@ -71,7 +70,11 @@ def find_ways(
     """
     made = trainer_at(owner, trainer, point)
     point = jax.tree.map(jnp.asarray, point)
-    rows = jax.tree.map(lambda a: jnp.asarray(a[_telling(data)]), tuple(data))
+    # On the host where the data are there anyway: each operation of jax is a program to compile.
+    if jax.default_backend() == "cpu":
+        data = jax.tree.map(np.asarray, tuple(data))
+    telling = _telling(data)
+    rows = jax.tree.map(lambda a: np.asarray(a[telling]), tuple(data))
     names = [n for n in _probed_names(made) if metrics or n in ("loss", _TRAINING)]
     values = _probed(trainer, names, point, rows, key)
     _refuse_broadcast(owner, trainer, values, point, rows, key)
@@ -201,26 +204,24 @@ def _telling(data: tuple) -> np.ndarray:
 
 
 class _Values(NamedTuple):
-    """What a measure is at D parameters: of each of R rows, and of the first rows together."""
+    """What a measure is at D parameters: of each of R rows, and of all of them together."""
 
     one: np.ndarray  # [D, R]
-    some: np.ndarray  # [D, 2]
-    sizes: tuple[int, int]
+    all: np.ndarray  # [D]
 
-    def agree(self, factor: Any) -> bool:
-        """Whether some rows together give `factor` times the mean of what they give one by one."""
+    def agree(self, factor: float) -> bool:
+        """Whether the rows together give `factor` times the mean of what they give one by one."""
         conclusive = False
-        for one, some in zip(self.one, self.some):
-            if not np.isfinite(one).all() or not np.isfinite(some).all():
+        for one, together in zip(self.one, self.all):
+            if not np.isfinite(one).all() or not np.isfinite(together):
                 # Only overflow of both tells nothing; a ratio is undefined for single rows alone.
-                if np.isfinite(some).any():
+                if np.isfinite(together):
                     return False
                 continue
-            means = np.array([one[:m].mean() for m in self.sizes])
-            sizes = np.array([np.abs(one[:m]).mean() for m in self.sizes])
-            if (np.abs(some - factor * means) > _CLOSE * factor * sizes).any():
+            size = np.abs(one).mean()
+            if abs(together - factor * one.mean()) > _CLOSE * factor * size:
                 return False
-            conclusive |= bool(np.ptp(one) > _CLOSE * sizes[0])
+            conclusive |= bool(np.ptp(one) > _CLOSE * size)
         return conclusive
 
     @property
@@ -229,7 +230,7 @@ class _Values(NamedTuple):
 
     @property
     def total(self) -> bool:
-        return not self.mean and self.agree(np.array(self.sizes, float))
+        return not self.mean and self.agree(float(self.one.shape[1]))
 
 
 def _probed(
@@ -239,52 +240,49 @@ def _probed(
     able = tuple(n for n in names if _takes_one_row(trainer, n, point, rows, key))
     if len(jax.tree.leaves(rows)[0]) < 2 or not able:
         return {}
-    one, some = _probe(trainer, able, point, rows, key)
-    wide = lambda x: np.asarray(x, float)
-    return {n: _Values(wide(one[n]), wide(some[n]), _sizes(rows)) for n in able}
+    found = [_probe(trainer, able, point, model, rows) for model in _models(trainer, point, key)]
+    stacked = lambda i, n: np.array([np.asarray(values[i][n], float) for values in found])
+    return {n: _Values(stacked(0, n), stacked(1, n)) for n in able}
 
 
-def _sizes(rows: tuple) -> tuple[int, int]:
-    n = len(jax.tree.leaves(rows)[0])
-    return n, (n + 1) // 2
+def _models(trainer: MakeTrainer, point: PyTree, key: Array) -> Iterator[tuple]:
+    """What measures are called with before the data, at drawn parameters.
+
+    Not at the start, where many predictions are equal and a root is then a mean. They are drawn by numpy,
+    as compiling `init` would take longer than all the rest.
+    """
+    made = trainer_at("probe", trainer, point)
+    start = jax.eval_shape(made.start, key)
+    state = made.start(key).model_state if made.stateful else None
+    for scale in _SCALES:
+        rng = np.random.default_rng(0)
+
+        def drawn(x, scale=scale, rng=rng):
+            fan = np.prod(x.shape[:-1]) if len(x.shape) > 1 else max(x.shape, default=1)
+            values = rng.standard_normal(x.shape) * (scale / max(fan, 1) ** 0.5)
+            return jnp.asarray(values.astype(np.float32)).astype(x.dtype)
+
+        yield made.model(
+            start._replace(params=jax.tree.map(drawn, start.params), model_state=state)
+        )
 
 
 @functools.partial(quickly, static=(0, 1))
-def _probe(trainer, names, point, rows, key):
-    """Of each measure its values for single rows [D, R] and for the first rows together [D, 2]."""
+def _probe(trainer, names, point, model, rows):
+    """Of each measure its values for single rows [R] and for all of them together."""
     made = trainer_at("probe", trainer, point)
-    state = made.start(init_key(key, 0))
-    params = jax.vmap(lambda s: _noisy(state.params, s, key))(jnp.array(_SCALES))
-
-    def at(params):
-        model = made.model(state._replace(params=params))
-        some = [jax.tree.map(lambda a, m=m: a[:m], rows) for m in _sizes(rows)]
-        one = jax.tree.map(lambda a: a[:, None], rows)
-        call = lambda name, part: _scalar(_function(made, name)(*model, *part))
-        return (
-            {n: jax.vmap(functools.partial(call, n))(one) for n in names},
-            {n: jnp.stack([call(n, part) for part in some]) for n in names},
-        )
-
-    return jax.vmap(at)(params)
-
-
-def _noisy(params: PyTree, scale: Array, key: Array) -> PyTree:
-    """Other parameters: at the start many predictions are equal, and then a root is a mean."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-
-    def moved(x, k):
-        fan = 1 / max(x.shape[0] if x.ndim else 1, 1) ** 0.5
-        size = jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(x.astype(float)))), fan)
-        return (x + scale * size * jax.random.normal(k, x.shape)).astype(x.dtype)
-
-    return jax.tree.unflatten(structure, [moved(x, k) for x, k in zip(leaves, keys)])
+    one = jax.tree.map(lambda a: a[:, None], rows)
+    call = lambda name, part: _scalar(_function(made, name)(*model, *part))
+    return (
+        {n: jax.vmap(functools.partial(call, n))(one) for n in names},
+        {n: call(n, rows) for n in names},
+    )
 
 
 def _takes_one_row(trainer: MakeTrainer, name: str, point: PyTree, rows: tuple, key: Array) -> bool:
     """Whether the measure can be called with a single row."""
-    return _traced(trainer, name, *frozen((point, jax.tree.map(lambda a: a[:1], rows), key)))
+    row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), rows)
+    return _traced(trainer, name, *frozen((point, row, key)))
 
 
 @functools.lru_cache(maxsize=256)
