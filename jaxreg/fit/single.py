@@ -15,16 +15,16 @@ from jax import Array, lax
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import Checked, check, frozen, trainer_at
-from jaxreg.fit.judge import find_ways
-from jaxreg.fit.stream import (
-    BatchStream,
+from jaxreg.fit.intake import (
+    as_rows,
     check_batch,
-    check_data,
+    check_key,
     check_weights,
-    init_key,
-    normalized,
-    stream_key,
+    count,
+    row_numbers,
 )
+from jaxreg.fit.judge import find_ways
+from jaxreg.fit.stream import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["fit", "forgotten"]
@@ -92,10 +92,16 @@ def fit(
     >>> jax.grad(valid)(jr.l2(0.25))  # w = 1 / (1 + 4 lam) = 1/2: lam = 1/4 is the best there is
     l2(...e-0...)
     """
-    n = check_data("fit", data)
-    rows = jnp.arange(n) if rows is None else jnp.asarray(rows)
-    check_batch("fit", batch_size, len(rows))
-    segment = _segment(steps, remat)
+    data, n = as_rows("fit", data)
+    rows = row_numbers("fit", rows, n)
+    check_key("fit", key)
+    batch_size = check_batch("fit", batch_size, len(rows))
+    steps = count("fit", "steps", steps, 0)
+    fold, seed = (
+        count("fit", name, x, 0) if _tree.is_concrete(x) else x
+        for name, x in {"fold": fold, "seed": seed}.items()
+    )
+    segment = _segment(steps, None if remat is None else count("fit", "remat", remat))
     point = jax.tree.map(_number, point)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
     for text in forgotten(check("fit", trainer, point, batch, key)):
@@ -147,14 +153,8 @@ def _batch_shape(a: Any, rows: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((rows, *made.shape[1:]), made.dtype)
 
 
-def _segment(steps: Any, remat: Any) -> int:
-    for name, value in {"steps": steps, "remat": 1 if remat is None else remat}.items():
-        least = 0 if name == "steps" else 1
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-            raise ValueError(
-                f"fit: `{name}` must be an integer of at least {least}, got {value!r}."
-            )
-    return min(max(steps, 1), math.isqrt(max(steps - 1, 0)) + 1 if remat is None else int(remat))
+def _segment(steps: int, remat: int | None) -> int:
+    return min(max(steps, 1), remat or math.isqrt(max(steps - 1, 0)) + 1)
 
 
 @functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size", "segment"))

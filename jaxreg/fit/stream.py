@@ -1,4 +1,4 @@
-"""What a run is trained on: its data, its keys, and the stream of its minibatches.
+"""What a run is trained on step by step: its keys, and the stream of its minibatches.
 
 The stream is one of row numbers that depend on the key, the fold and the seed only: runs that differ in
 the penalty alone start alike and see the same batches (common random numbers), so their difference is
@@ -13,23 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.sharding import Sharding
 from jax.typing import ArrayLike
 
-from jaxreg import _tree
 from jaxreg.fit.shuffle import shuffled
 
-__all__ = [
-    "BatchStream",
-    "check_batch",
-    "check_data",
-    "check_weights",
-    "init_key",
-    "normalized",
-    "stream_key",
-]
+__all__ = ["BatchStream", "init_key", "normalized", "stream_key"]
 
 
 def init_key(key: Array, seed: ArrayLike) -> Array:
@@ -121,92 +111,3 @@ class BatchStream:
     def noise_key(self, step: int | Array) -> Array:
         """The key a stochastic loss gets at this step."""
         return jax.random.fold_in(self.key, 2 * step + 1)
-
-
-def check_data(owner: str, data: Any) -> int:
-    """The number of rows of `data`; refuses what is no tuple of equally long arrays without NaN.
-
-    Raises:
-      TypeError: no tuple. ValueError: empty, unequal lengths, or NaN, with where it stands.
-    """
-    if not isinstance(data, (tuple, list)) or not jax.tree.leaves(data):
-        raise TypeError(
-            f"{owner}: `data` must be a tuple of arrays with the rows first, such as (X, y), "
-            f"got {type(data).__name__}."
-        )
-    leaves = _tree.flatten(tuple(data))
-    lengths = {f"data[{p}]": (jnp.shape(x) or (0,))[0] for p, x in zip(leaves.paths, leaves.values)}
-    if len(set(lengths.values())) > 1 or 0 in lengths.values():
-        raise ValueError(
-            f"{owner}: the arrays of `data` must have the same number of rows, at least 1, got "
-            f"{lengths}."
-        )
-    for path, x in zip(leaves.paths, leaves.values):
-        _refuse_nan(owner, f"data[{path}]", x)
-    return next(iter(lengths.values()))
-
-
-def _refuse_nan(owner: str, name: str, x: Any) -> None:
-    if not _tree.is_floating(x) or not _tree.is_concrete(x):
-        return
-    # On the host where the data are there anyway: each operation of jax is a program to compile.
-    lib = np if isinstance(x, np.ndarray) or jax.default_backend() == "cpu" else jnp
-    bad = lib.isnan(lib.asarray(x)).reshape(len(x), -1).any(1)
-    if bool(bad.any()):
-        raise ValueError(
-            f"{owner}: `{name}` has NaN in {int(bad.sum())} of {len(x)} rows, the first is row "
-            f"{int(bad.argmax())}. Drop or impute these rows first."
-        )
-
-
-def check_batch(owner: str, batch_size: int | None, n: int) -> None:
-    """Refuse a batch that is not 1 to n rows.
-
-    Raises:
-      ValueError: with the size that would do.
-    """
-    if batch_size is not None and not 1 <= batch_size <= n:
-        raise ValueError(
-            f"{owner}: `batch_size` must be between 1 and the {n} rows there are to train on, got "
-            f"{batch_size}. Use None for full batches."
-        )
-
-
-def check_weights(owner: str, weights: Any, n: int, times: np.ndarray | None = None) -> Array:
-    """`sample_weight` as float32 [n].
-
-    Args:
-      owner: who asks, for errors.
-      weights: what the user gave.
-      n: how many rows there are.
-      times: uint [F, n, 2], how often folds train and validate on each row.
-
-    Raises:
-      ValueError: another shape, a number that is negative or not finite, or a fold all of whose rows have
-        the weight 0. TypeError: no numbers.
-    """
-    array = np.asarray(weights)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: `sample_weight` must hold numbers, got {array.dtype}.")
-    if array.shape != (n,):
-        raise ValueError(
-            f"{owner}: `sample_weight` must have one number for each of the {n} rows, got shape "
-            f"{list(array.shape)}."
-        )
-    odd = ~np.isfinite(array) | (array < 0)
-    if odd.any():
-        raise ValueError(
-            f"{owner}: `sample_weight` must be finite and at least 0, got {array[odd][0]} in row "
-            f"{int(odd.argmax())} ({int(odd.sum())} of {n} rows)."
-        )
-    sums = np.array([[array.sum()]]) if times is None else np.einsum("fns,n->fs", times, array)
-    if (sums == 0).any():
-        f, split = np.argwhere(sums == 0)[0]
-        where = (
-            f"{('training', 'validation')[split]} rows of fold {f}" if times is not None else "rows"
-        )
-        raise ValueError(
-            f"{owner}: `sample_weight` is 0 for all {where}, so there is no weighted mean. Leave such rows "
-            "out, or give other folds."
-        )
-    return jnp.asarray(array, float)

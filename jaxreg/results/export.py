@@ -74,7 +74,7 @@ def to_csv(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = Fa
                 where = [(*point, time, split, metric) for point in points for time in times]
                 values = _texts(getattr(result, split)[metric])
                 rows.writerows((*w, value) for w, value in zip(where, values))
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -124,7 +124,7 @@ def to_json(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = F
     }
     with new_file("to_json", path, overwrite) as unfinished:
         unfinished.write_text(json.dumps(document, allow_nan=False) + "\n", encoding="utf-8")
-    return Path(path)
+    return Path(path).expanduser()
 
 
 def save_params(result: SweepResult, path: str | os.PathLike, *, overwrite: bool = False) -> Path:

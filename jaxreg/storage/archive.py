@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 
 def archive_path(path: str | os.PathLike) -> Path:
     """`path` with the ending .npz if it has none."""
-    path = Path(path)
+    path = Path(path).expanduser()
     return path if path.suffix else path.with_suffix(".npz")
 
 

@@ -23,7 +23,7 @@ def new_file(owner: str, path: str | os.PathLike, overwrite: bool) -> Iterator[P
     Raises:
       ValueError: `path` is there already and `overwrite` is False, or it is a directory.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         raise ValueError(f"{owner}: {str(path)!r} is a directory. Give the path of a file.")
     if path.exists() and not overwrite:

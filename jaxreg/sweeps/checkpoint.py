@@ -114,7 +114,7 @@ class CheckpointStore:
             )
         self._keep = keep
         self._experiment = _as_json("experiment", experiment)
-        self._directory = Path(directory).absolute()
+        self._directory = Path(directory).expanduser().absolute()
         self._damaged: set[Path] = set()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)

@@ -19,9 +19,9 @@ from jax import Array
 
 from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
+from jaxreg.fit.intake import as_rows, check_batch, check_key, check_weights, count
 from jaxreg.fit.single import forgotten
 from jaxreg.fit.splits import Splits, make_splits
-from jaxreg.fit.stream import check_batch, check_data, check_weights
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
@@ -163,11 +163,14 @@ def sweep(
     >>> result.best().coords
     {'lam': 0.001, 'lr': 0.3}
     """
-    _check_options(grid, halving, patience, checkpoint_every)
-    options = _Options(
-        steps, key, seeds, batch_size, evals, halving, patience, machine or Machine()
-    )
+    _check_options(grid, halving, checkpoint_every)
+    check_key("sweep", key)
     rows = _rows(data, validation, folds, sample_weight, key)
+    options = _Options(
+        count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
+        check_batch("sweep", batch_size, rows.splits.fewest), count("sweep", "evals", evals), halving,
+        None if patience is None else count("sweep", "patience", patience), machine or Machine(),
+    )  # fmt: skip
     calls = Callbacks(callbacks)
     job = _job(trainer, grid, rows, options)
     store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
@@ -190,8 +193,6 @@ def sweep(
 def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _Job:
     """Everything that can be refused is refused here."""
     o, splits = options, rows.splits
-    _check_counts(steps=o.steps, seeds=o.seeds, evals=o.evals)
-    check_batch("sweep", o.batch_size, splits.fewest)
     check_machine(o.machine, o.batch_size)
     mesh = o.machine.mesh or default_mesh()
     padded = o.batch_size is None and not splits.equal
@@ -306,7 +307,7 @@ def _interruption(step: int, steps: int, checkpoint: Any) -> str:
     )
 
 
-def _check_options(grid: Any, halving: Any, patience: Any, checkpoint_every: Any) -> None:
+def _check_options(grid: Any, halving: Any, checkpoint_every: Any) -> None:
     if not isinstance(grid, Grid):
         raise TypeError(
             f"sweep: `grid` must come from jaxreg.grid or jaxreg.points, got {type(grid).__name__}."
@@ -316,8 +317,6 @@ def _check_options(grid: Any, halving: Any, patience: Any, checkpoint_every: Any
             "sweep: `halving` must be a jaxreg.Halving, such as Halving(keep=0.5, rungs=3), got "
             f"{halving!r}."
         )
-    if patience is not None:
-        _check_counts(patience=patience)
     if not isinstance(checkpoint_every, (int, float)) or not checkpoint_every >= 0:
         raise ValueError(
             "sweep: `checkpoint_every` must be a number of seconds of at least 0, got "
@@ -327,12 +326,15 @@ def _check_options(grid: Any, halving: Any, patience: Any, checkpoint_every: Any
 
 def _joined(a: Any, b: Any) -> Any:
     lib = jnp if isinstance(a, Array) else np
-    return lib.concatenate([lib.asarray(a), lib.asarray(b, lib.asarray(a).dtype)])
+    return lib.concatenate([lib.asarray(a), lib.asarray(b)])
 
 
 def _rows(data: tuple, validation: tuple | None, folds: Any, weights: Any, key: Array) -> _Rows:
-    n = check_data("sweep", data)
-    n_valid = _check_validation(data, validation)
+    data, n = as_rows("sweep", data)
+    n_valid = 0
+    if validation is not None:
+        validation, n_valid = as_rows("sweep", validation, "validation")
+        _check_alike(data, validation)
     splits = make_splits(folds, n, n_valid, key)
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
     if weights is not None:
@@ -342,20 +344,21 @@ def _rows(data: tuple, validation: tuple | None, folds: Any, weights: Any, key: 
     return _Rows(jax.tree.map(jnp.asarray, tuple(together)), weights, splits)
 
 
-def _check_validation(data: tuple, validation: tuple | None) -> int:
-    if validation is None:
-        return 0
-    n = check_data("sweep (validation)", validation)
-    shapes = [[jnp.shape(x)[1:] for x in jax.tree.leaves(tuple(t))] for t in (data, validation)]
+def _check_alike(data: tuple, validation: tuple) -> None:
+    """Both become one array each: another shape or kind of number would be cut or cast."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    kind = lambda x: [jnp.issubdtype(x.dtype, k) for k in kinds]
+    mine, theirs = (jax.tree.leaves(t) for t in (data, validation))
+    shapes = [[jnp.shape(x)[1:] for x in leaves] for leaves in (mine, theirs)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"sweep: `validation` must have arrays like those of `data`, whose rows have the shapes "
             f"{shapes[0]}, got {shapes[1]}."
         )
-    return n
-
-
-def _check_counts(**counts: Any) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"sweep: `{name}` must be an integer of at least 1, got {value!r}.")
+    for i, (a, b) in enumerate(zip(mine, theirs)):
+        a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
+        if kind(a) != kind(b):
+            raise TypeError(
+                f"sweep: array {i} of `validation` is {b.dtype} and that of `data` is {a.dtype}; one would "
+                "be cast to the other. Give both the same dtype."
+            )

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec
+
+from jaxreg.fit.intake import count
 
 __all__ = ["Machine", "check_machine", "default_mesh"]
 
@@ -48,9 +49,9 @@ def check_machine(machine: Any, batch_size: int | None) -> None:
             "sweep: `machine` must be a jaxreg.Machine, such as Machine(chunk=4), got "
             f"{type(machine).__name__}."
         )
-    chunk, shard = machine.chunk, machine.shard_params
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer))):
-        raise TypeError(f"sweep: `chunk` of the machine must be an integer, got {chunk!r}.")
+    shard = machine.shard_params
+    if machine.chunk is not None:
+        count("sweep", "chunk", machine.chunk)
     if shard is not None and not callable(shard):
         raise TypeError(
             "sweep: `shard_params` of the machine must be a function (path, array) -> PartitionSpec, got "

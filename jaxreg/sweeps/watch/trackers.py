@@ -174,7 +174,7 @@ class TensorBoard(Tracker):
                 "TensorBoard needs tensorboardX, which is not installed: "
                 "pip install 'jaxreg[trackers]'."
             ) from error
-        self._directory = Path(directory)
+        self._directory = Path(directory).expanduser()
         self._event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
         self._hparams: Any = summary.hparams
         self._crc: Any = record_writer.masked_crc32c

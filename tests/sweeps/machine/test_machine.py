@@ -36,8 +36,8 @@ def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
     ("machine", "error", "match"),
     [
         (4, TypeError, r"`machine` must be a jaxreg.Machine, such as Machine\(chunk=4\), got int"),
-        (Machine(chunk=2.0), TypeError, "`chunk` of the machine must be an integer, got 2.0"),
-        (Machine(chunk=True), TypeError, "`chunk` of the machine must be an integer, got True"),
+        (Machine(chunk=2.0), ValueError, "`chunk` must be an integer of at least 1, got 2.0"),
+        (Machine(chunk=True), ValueError, "`chunk` must be an integer of at least 1, got True"),
         (Machine(shard_params="model"), TypeError, "must be a function .* got str"),
         (Machine(shard_params=print), ValueError, "`shard_params` needs a `mesh`"),
     ],
