@@ -37,8 +37,8 @@ _EXAMPLE = (
 )
 
 
-def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree) -> Trainer:
-    """The trainer at a point.
+def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree, numbers: PyTree = None) -> Trainer:
+    """The trainer at a point, with what was prepared for it.
 
     Raises:
       TypeError: `trainer` is no function of a point that returns a `Trainer`.
@@ -47,7 +47,7 @@ def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree) -> Trainer:
     made = trainer(point)
     if not isinstance(made, Trainer):
         raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}; it returned {_kind(made)}.")
-    return made
+    return made.given(numbers)
 
 
 def _check_kind(owner: str, trainer: Any) -> None:
@@ -84,7 +84,14 @@ class Checked(NamedTuple):
     idle_numbers: tuple[str, ...]  # paths of other numbers of the point on which nothing depends
 
 
-def check(owner: str, trainer: MakeTrainer, point: PyTree, batch: tuple, key: Array) -> Checked:
+def check(
+    owner: str,
+    trainer: MakeTrainer,
+    point: PyTree,
+    batch: tuple,
+    key: Array,
+    numbers: PyTree = None,
+) -> Checked:
     """Raise what is wrong with the trainer at a point, before anything compiles.
 
     Args:
@@ -93,6 +100,7 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, batch: tuple, key: Ar
       point: any point of the kind in use.
       batch: the rows of a step, or their shapes.
       key: any PRNG key of the kind in use.
+      numbers: what was prepared, or its shapes.
 
     Raises:
       TypeError: `trainer` makes no trainer, a number of the point left it, or the penalty does not suit a
@@ -101,7 +109,7 @@ def check(owner: str, trainer: MakeTrainer, point: PyTree, batch: tuple, key: Ar
     """
     _check_kind(owner, trainer)
     # Traced first: what a factory keeps of its first point is then a tracer, which shows at the second.
-    checked = _traced(owner, trainer, *frozen((point, batch, key)))
+    checked = _traced(owner, trainer, *frozen((point, batch, key, numbers)))
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
         return checked
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
@@ -129,17 +137,21 @@ def frozen(tree: PyTree) -> tuple[Any, tuple]:
 @functools.lru_cache(maxsize=_REMEMBERED)
 def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> Checked:
     """What traces of start, update and evaluation tell."""
-    point, batch, key = jax.tree.unflatten(structure, leaves)
+    point, batch, key, numbers = jax.tree.unflatten(structure, leaves)
     at = functools.partial(trainer_at, owner, trainer)
-    update = lambda point, state, batch, key: at(point).step(state, batch, key)[0]
-    evaluate = lambda point, state, batch: at(point).evaluate(state, batch)
+    update = lambda point, state, batch, key, given: at(point, given).step(state, batch, key)[0]
+    evaluate = lambda point, state, batch, given: at(point, given).evaluate(state, batch)
     values = lambda point, params: [term(params) for term in terms_in(point).values()]
     try:
-        start, state = _uses(lambda point, key: at(point).start(key), point, key)
-        jax.eval_shape(functools.partial(_check_scalars, owner, at), point, state, batch, key)
+        start, state = _uses(
+            lambda point, key, given: at(point, given).start(key), point, key, numbers
+        )
+        jax.eval_shape(
+            functools.partial(_check_scalars, owner, at), point, numbers, state, batch, key
+        )
         jax.eval_shape(values, point, state.params)
-        moved, _ = _uses(update, point, state, batch, key)
-        judged, _ = _uses(evaluate, point, state, batch)
+        moved, _ = _uses(update, point, state, batch, key, numbers)
+        judged, _ = _uses(evaluate, point, state, batch, numbers)
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             f"{owner}: a number of the point left `trainer`: it was kept outside (in a global, a cache, an "
@@ -157,10 +169,16 @@ def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> 
 
 
 def _check_scalars(
-    owner: str, at: Callable, point: PyTree, state: TrainState, batch: tuple, key: Array
+    owner: str,
+    at: Callable,
+    point: PyTree,
+    numbers: PyTree,
+    state: TrainState,
+    batch: tuple,
+    key: Array,
 ) -> None:
     """Refuse a loss or metric that is no number."""
-    made = at(point)
+    made = at(point, numbers)
     returned = made.loss_of(state, batch, key)(state.params)
     pair = isinstance(returned, tuple) and len(returned) == 2
     found = {"loss": returned[0] if pair else returned, **made.evaluate(state, batch)}

@@ -51,6 +51,7 @@ def find_ways(
     weighted: bool = False,
     padded: bool = False,
     metrics: bool = True,
+    numbers: PyTree = None,
 ) -> Ways:
     """How each measure is to be called.
 
@@ -63,21 +64,22 @@ def find_ways(
       weighted: whether rows have weights.
       padded: whether full batches are filled up with rows of weight 0.
       metrics: whether metrics are judged too, or the loss is trained on alone.
+      numbers: what was prepared for one fold.
 
     Raises:
       ValueError: a loss is a sum over rows; labels and predictions broadcast against each other; or rows
         have weights and a function is no mean over rows and does not take them.
     """
     made = trainer_at(owner, trainer, point)
-    point = jax.tree.map(jnp.asarray, point)
+    asked = _Asked(trainer, jax.tree.map(jnp.asarray, point), key, numbers)
     # On the host where the data are there anyway: each operation of jax is a program to compile.
     if jax.default_backend() == "cpu":
         data = jax.tree.map(np.asarray, tuple(data))
     telling = _telling(data)
     rows = jax.tree.map(lambda a: np.asarray(a[telling]), tuple(data))
     names = [n for n in _probed_names(made) if metrics or n in ("loss", _TRAINING)]
-    values = _probed(trainer, names, point, rows, key)
-    _refuse_broadcast(owner, trainer, values, point, rows, key)
+    values = _probed(asked, names, rows)
+    _refuse_broadcast(owner, asked, values, rows)
     _refuse_sums(owner, [n for n in ("loss", _TRAINING) if n in values and values[n].total])
     mean = {name for name, v in values.items() if v.mean}
     if weighted or padded:
@@ -203,6 +205,19 @@ def _telling(data: tuple) -> np.ndarray:
     return rng.permutation(some[:_PROBED])
 
 
+class _Asked(NamedTuple):
+    """Whose measures are probed."""
+
+    trainer: MakeTrainer
+    point: PyTree
+    key: Array
+    numbers: PyTree
+
+    @property
+    def made(self) -> Trainer:
+        return trainer_at("probe", self.trainer, self.point, self.numbers)
+
+
 class _Values(NamedTuple):
     """What a measure is at D parameters: of each of R rows, and of all of them together."""
 
@@ -233,27 +248,26 @@ class _Values(NamedTuple):
         return not self.mean and self.agree(float(self.one.shape[1]))
 
 
-def _probed(
-    trainer: MakeTrainer, names: list[str], point: PyTree, rows: tuple, key: Array
-) -> dict[str, _Values]:
+def _probed(asked: _Asked, names: list[str], rows: tuple) -> dict[str, _Values]:
     """The values of each measure that can be called with one row."""
-    able = tuple(n for n in names if _takes_one_row(trainer, n, point, rows, key))
+    able = tuple(n for n in names if _takes_one_row(asked, n, rows))
     if len(jax.tree.leaves(rows)[0]) < 2 or not able:
         return {}
-    found = [_probe(trainer, able, point, model, rows) for model in _models(trainer, point, key)]
+    given = asked.point, asked.numbers
+    found = [_probe(asked.trainer, able, *given, state, rows) for state in _states(asked)]
     stacked = lambda i, n: np.array([np.asarray(values[i][n], float) for values in found])
     return {n: _Values(stacked(0, n), stacked(1, n)) for n in able}
 
 
-def _models(trainer: MakeTrainer, point: PyTree, key: Array) -> Iterator[tuple]:
-    """What measures are called with before the data, at drawn parameters.
+def _states(asked: _Asked) -> Iterator[TrainState]:
+    """Drawn parameters, and the model state of the start.
 
-    Not at the start, where many predictions are equal and a root is then a mean. They are drawn by numpy,
-    as compiling `init` would take longer than all the rest.
+    Not those of the start, where many predictions are equal and a root is then a mean. They are drawn by
+    numpy, as compiling `init` would take longer than all the rest.
     """
-    made = trainer_at("probe", trainer, point)
-    start = jax.eval_shape(made.start, key)
-    state = made.start(key).model_state if made.stateful else None
+    made = asked.made
+    start = jax.eval_shape(made.start, asked.key)
+    model_state = made.start(asked.key).model_state if made.stateful else None
     for scale in _SCALES:
         rng = np.random.default_rng(0)
 
@@ -262,33 +276,31 @@ def _models(trainer: MakeTrainer, point: PyTree, key: Array) -> Iterator[tuple]:
             values = rng.standard_normal(x.shape) * (scale / max(fan, 1) ** 0.5)
             return jnp.asarray(values.astype(np.float32)).astype(x.dtype)
 
-        yield made.model(
-            start._replace(params=jax.tree.map(drawn, start.params), model_state=state)
-        )
+        yield TrainState(jax.tree.map(drawn, start.params), None, model_state)
 
 
 @functools.partial(quickly, static=(0, 1))
-def _probe(trainer, names, point, model, rows):
+def _probe(trainer, names, point, numbers, state, rows):
     """Of each measure its values for single rows [R] and for all of them together."""
-    made = trainer_at("probe", trainer, point)
+    made = trainer_at("probe", trainer, point, numbers)
     one = jax.tree.map(lambda a: a[:, None], rows)
-    call = lambda name, part: _scalar(_function(made, name)(*model, *part))
+    call = lambda name, part: _scalar(_function(made, name)(*made.model(state), *part))
     return (
         {n: jax.vmap(functools.partial(call, n))(one) for n in names},
         {n: call(n, rows) for n in names},
     )
 
 
-def _takes_one_row(trainer: MakeTrainer, name: str, point: PyTree, rows: tuple, key: Array) -> bool:
+def _takes_one_row(asked: _Asked, name: str, rows: tuple) -> bool:
     """Whether the measure can be called with a single row."""
     row = jax.tree.map(lambda a: jax.ShapeDtypeStruct((1, *a.shape[1:]), a.dtype), rows)
-    return _traced(trainer, name, *frozen((point, row, key)))
+    return _traced(asked.trainer, name, *frozen((asked.point, asked.numbers, row, asked.key)))
 
 
 @functools.lru_cache(maxsize=256)
 def _traced(trainer: MakeTrainer, name: str, structure: Any, leaves: tuple) -> bool:
-    def call(point, row, key):
-        made = trainer_at("probe", trainer, point)
+    def call(point, numbers, row, key):
+        made = trainer_at("probe", trainer, point, numbers)
         return _function(made, name)(*made.model(made.start(key)), *row)
 
     try:
@@ -328,14 +340,7 @@ def _refuse_unweighted(owner: str, trainer: Trainer, mean: bool, padded: bool) -
     )
 
 
-def _refuse_broadcast(
-    owner: str,
-    trainer: MakeTrainer,
-    values: dict[str, _Values],
-    point: PyTree,
-    rows: tuple,
-    key: Array,
-) -> None:
+def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], rows: tuple) -> None:
     """A measure that becomes a mean over rows when one array is given another shape."""
     suspects = [n for n, v in values.items() if not v.mean and np.isfinite(v.one).all()]
     leaves = _tree.flatten(rows)
@@ -345,7 +350,7 @@ def _refuse_broadcast(
             continue
         other = [*leaves.values]
         other[i] = x[:, 0] if column else x[:, None]
-        for name, v in _probed(trainer, suspects, point, leaves.rebuild(other), key).items():
+        for name, v in _probed(asked, suspects, leaves.rebuild(other)).items():
             if v.mean and np.allclose(v.one, values[name].one, rtol=_CLOSE):
                 have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
                 raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from jaxreg.fit.intake import (
     row_numbers,
 )
 from jaxreg.fit.judge import find_ways
+from jaxreg.fit.prepare import prepared
 from jaxreg.fit.stream import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
@@ -43,6 +45,7 @@ def fit(
     batch_size: int | None = None,
     rows: Array | None = None,
     sample_weight: Any = None,
+    prepare: Callable | None = None,
     fold: int = 0,
     seed: int = 0,
     remat: int | None = None,
@@ -65,6 +68,7 @@ def fit(
       rows: the rows to train on, all by default.
       sample_weight: [n] >= 0, the weight of every row: the loss is sum(w l) / sum(w), over minibatches
         in expectation.
+      prepare: what is learnt of the training rows beforehand, as in `jaxreg.sweep`.
       fold: number of the fold, which only chooses the stream of batches.
       seed: number of the repetition.
       remat: in reverse mode, the steps of a segment: states between segments are kept, those inside
@@ -103,24 +107,34 @@ def fit(
     )
     segment = _segment(steps, None if remat is None else count("fit", "remat", remat))
     point = jax.tree.map(_number, point)
+    ready = prepared("fit", prepare, data, [np.asarray(rows)] if prepare else ())
+    data, numbers = ready.data, ready.of_fold(0)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
-    for text in forgotten(check("fit", trainer, point, batch, key)):
+    for text in forgotten(check("fit", trainer, point, batch, key, numbers)):
         warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
     weights = None if sample_weight is None else check_weights("fit", sample_weight, n)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, data, rows, key))):
-        _probe_once(trainer, point, data, rows, key, weights is not None)
-    return _fit(trainer, point, data, rows, weights, key, fold, seed, steps, batch_size, segment)
+        _probe_once(trainer, point, data, rows, key, numbers, weights is not None)
+    return _fit(
+        trainer, point, data, rows, weights, numbers, key, fold, seed, steps, batch_size, segment
+    )
 
 
 def _probe_once(
-    trainer: MakeTrainer, point: PyTree, data: tuple, rows: Array, key: Array, weighted: bool
+    trainer: MakeTrainer,
+    point: PyTree,
+    data: tuple,
+    rows: Array,
+    key: Array,
+    numbers: PyTree,
+    weighted: bool,
 ) -> None:
     """Refuse a loss that is no mean; what was found right once is not asked again."""
-    asked = trainer, weighted, frozen((point, data))
+    asked = trainer, weighted, frozen((point, data, numbers))
     if asked in _PROBED:
         return
     mine = jax.tree.map(lambda a: np.asarray(a)[np.asarray(rows)], tuple(data))
-    find_ways("fit", trainer, point, mine, key, weighted=weighted, metrics=False)
+    find_ways("fit", trainer, point, mine, key, weighted=weighted, metrics=False, numbers=numbers)
     if len(_PROBED) >= _REMEMBERED:
         _PROBED.clear()
     _PROBED.add(asked)
@@ -158,8 +172,8 @@ def _segment(steps: int, remat: int | None) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size", "segment"))
-def _fit(trainer, point, data, rows, weights, key, fold, seed, steps, batch_size, segment):
-    made = trainer_at("fit", trainer, point)
+def _fit(trainer, point, data, rows, weights, numbers, key, fold, seed, steps, batch_size, segment):
+    made = trainer_at("fit", trainer, point, numbers)
     state = made.start(init_key(key, seed))
     # Batches are drawn a segment at a time, so memory does not grow with the run's length.
     stream = BatchStream(

@@ -9,6 +9,7 @@ compiled step serves every point, and `vmap` over points trains a whole grid.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
@@ -54,6 +55,8 @@ class Trainer:
       stateful: whether the loss carries mutable state.
       stochastic: whether the loss takes a PRNG key.
 
+    Where numbers were prepared for each fold (`prepare=` of a sweep), init, losses and metrics take them
+    after everything else of the model: init(key, numbers), loss(params, [model_state,] numbers, *batch).
     `params` may be any pytree of floating arrays: dicts, flax variables or nnx state, equinox modules.
 
     Raises:
@@ -81,6 +84,7 @@ class Trainer:
     eval_loss: Callable[..., Array] | None = None
     stateful: bool = False
     stochastic: bool = False
+    _given = ()  # numbers that were prepared
 
     def __post_init__(self) -> None:
         for name in ("init", "loss"):
@@ -110,13 +114,19 @@ class Trainer:
         given += [f"{name}=True" for name in ("stateful", "stochastic") if getattr(self, name)]
         return f"Trainer({', '.join(given)})"
 
+    def given(self, numbers: PyTree) -> Trainer:
+        """The same trainer with what was prepared for its fold."""
+        made = copy.copy(self)
+        object.__setattr__(made, "_given", () if numbers is None else (numbers,))
+        return made
+
     def start(self, key: Array) -> TrainState:
         """Initial state: fresh parameters from `key`, and the optimizer's state for them.
 
         Raises:
           TypeError: a parameter is not a floating array.
         """
-        made = self.init(key)
+        made = self.init(key, *self._given)
         params, model_state = made if self.stateful else (made, None)
         leaves = _tree.flatten(params)
         for path, x in zip(leaves.paths, leaves.values):
@@ -163,13 +173,14 @@ class Trainer:
 
         def loss(params):
             if self.stateful:
-                return self.loss(params, state.model_state, *batch, **extra)
-            return self.loss(params, *batch, **extra), None
+                return self.loss(params, state.model_state, *self._given, *batch, **extra)
+            return self.loss(params, *self._given, *batch, **extra), None
 
         return loss
 
     def _weighted(self, params: PyTree, batch: tuple, weights: Array) -> Array:
-        rows = jax.vmap(lambda row: self.loss(params, *jax.tree.map(lambda a: a[None], row)))(batch)
+        one = lambda row: self.loss(params, *self._given, *jax.tree.map(lambda a: a[None], row))
+        rows = jax.vmap(one)(batch)
         # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
         return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
 
@@ -203,7 +214,8 @@ class Trainer:
 
     def model(self, state: TrainState) -> tuple:
         """What measures are called with, before the data."""
-        return (state.params, state.model_state) if self.stateful else (state.params,)
+        model = (state.params, state.model_state) if self.stateful else (state.params,)
+        return (*model, *self._given)
 
     def run(
         self,

@@ -38,6 +38,7 @@ def fingerprint(
         "data": digest(common.data),
         "folds": digest(common.folds),
         "weights": digest(common.weights),
+        "prepared": digest(common.numbers),
         "key": digest(common.key),
         "seeds": seeds,
         "steps": agenda.steps,

@@ -69,7 +69,8 @@ class Bundles(NamedTuple):
 class Common(NamedTuple):
     """What all lanes have in common; resident once on every device."""
 
-    data: tuple
+    data: tuple  # n rows, or F x n where the rows of each fold are prepared apart
+    numbers: PyTree  # leaves [F, ...] that were prepared for each fold, or None
     folds: FoldTable
     weights: Array | None  # [n], of the rows
     key: Array
@@ -89,6 +90,7 @@ class Spec:
     ahead: int  # steps whose batches are drawn at once
     fewest: int  # training rows of the smallest fold
     padded: bool  # whether full batches are filled up
+    apart: bool  # whether the rows of each fold are prepared apart
     early_stopping: bool
     mesh: Mesh | None
     shard_params: Callable[[str, Any], PartitionSpec] | None
@@ -184,14 +186,27 @@ def _over(f: Callable) -> Callable:
     return call
 
 
-def _at(spec: Spec, point: PyTree) -> Trainer:
-    return trainer_at("sweep", spec.trainer, point)
+def _at(common: Common, spec: Spec, bundle: Bundles) -> Callable[[PyTree], Trainer]:
+    """Point -> trainer, with what was prepared for the fold of the bundle."""
+    numbers = jax.tree.map(lambda x: x[bundle.fold], common.numbers)
+    return lambda point: trainer_at("sweep", spec.trainer, point, numbers)
+
+
+def _data(common: Common, spec: Spec, bundle: Bundles) -> tuple:
+    """All rows as the fold of the bundle has them."""
+    if not spec.apart:
+        return common.data
+    n = common.folds.times.shape[1]
+    of_fold = lambda a: lax.dynamic_slice_in_dim(a, bundle.fold * n, n)
+    return jax.tree.map(of_fold, common.data)
 
 
 def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
     def bundle(bundle: Bundles):
+        at = _at(common, spec, bundle)
+
         def lane(point):
-            state = _at(spec, point).start(bundle.start_key)
+            state = at(point).start(bundle.start_key)
             return LaneState(_sharded(state, spec), _no_best(state, spec), _no_log(common, spec))
 
         return _over(lane)(bundle.points)
@@ -271,7 +286,8 @@ def _run(
         normalized(common.weights, fold.rows, fold.count),
         spec.padded,
     )
-    run = lambda state, point: _at(spec, point).run(state, common.data, stream, t, n)
+    at, data = _at(common, spec, bundle), _data(common, spec, bundle)
+    run = lambda state, point: at(point).run(state, data, stream, t, n)
     return states._replace(train=_over(run)(states.train, bundle.points))
 
 
@@ -289,10 +305,11 @@ def _look(
     weights = fold.times.astype(float)
     if common.weights is not None:
         weights = weights * common.weights[:, None]
-    whole = _of_rows(common, spec, fold, states, bundle.points)
+    made, data = _at(common, spec, bundle), _data(common, spec, bundle)
+    whole = _of_rows(spec, made, data, fold, states, bundle.points)
 
     def lane(state, point, whole):
-        metrics = judge.by_weights(_at(spec, point), state.train, common.data, weights, spec.ways)
+        metrics = judge.by_weights(made(point), state.train, data, weights, spec.ways)
         terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
         return _noted(state, metrics | whole, terms, at, common.patience)
 
@@ -300,16 +317,21 @@ def _look(
 
 
 def _of_rows(
-    common: Common, spec: Spec, fold: FoldTable, states: LaneState, points: PyTree
+    spec: Spec,
+    made: Callable[[PyTree], Trainer],
+    data: tuple,
+    fold: FoldTable,
+    states: LaneState,
+    points: PyTree,
 ) -> dict[str, Array]:
     """What is called with the rows of the fold, which have one shape for each of their sizes."""
     if not spec.sizes:
         return {}
 
     def sized(train: int, valid: int) -> dict[str, Array]:
-        of = lambda rows: jax.tree.map(lambda a: a[rows], common.data)
+        of = lambda rows: jax.tree.map(lambda a: a[rows], data)
         parts = of(fold.rows[:train]), of(fold.valid[:valid])
-        judged = lambda state, point: judge.of_rows(_at(spec, point), state.train, parts, spec.ways)
+        judged = lambda state, point: judge.of_rows(made(point), state.train, parts, spec.ways)
         return _over(judged)(states, points)
 
     branches = [functools.partial(sized, *size) for size in spec.sizes]

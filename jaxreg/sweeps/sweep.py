@@ -20,6 +20,7 @@ from jax import Array
 from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import as_rows, check_batch, check_key, check_weights, count
+from jaxreg.fit.prepare import Prepared, prepared
 from jaxreg.fit.single import forgotten
 from jaxreg.fit.splits import Splits, make_splits
 from jaxreg.fit.trainer import MakeTrainer
@@ -56,7 +57,7 @@ class Interrupted(KeyboardInterrupt):
 class _Rows(NamedTuple):
     """What there is to train on and to be judged on."""
 
-    data: tuple  # all rows, those of separate validation data last
+    prepared: Prepared  # all rows, those of separate validation data last
     weights: Array | None  # [n]
     splits: Splits
 
@@ -95,6 +96,7 @@ def sweep(
     folds: int | Sequence | np.ndarray | Array | None = None,
     validation: tuple | None = None,
     sample_weight: Any = None,
+    prepare: Callable | None = None,
     seeds: int = 1,
     batch_size: int | None = None,
     evals: int = 20,
@@ -117,8 +119,7 @@ def sweep(
       trainer: a function point -> `Trainer`; loss, metrics, start and optimizer may all depend on the
         point. Define it once: compiled programs are found by it.
       grid: K points, from `jaxreg.grid` or `jaxreg.points`.
-      data: arrays with n rows each, such as (X, y). Standardise inside the trainer or beforehand on
-        training rows only.
+      data: arrays with n rows each, such as (X, y); also frames, series and tensors of numbers.
       steps: updates per lane.
       key: PRNG key of folds, initial parameters, minibatches and the loss's own noise.
       folds: an int for random folds of equal size; `jaxreg.folds(n, ...)` for stratified, grouped,
@@ -128,6 +129,9 @@ def sweep(
       sample_weight: [n] >= 0, the weight of every row: losses and metrics are then weighted means,
         sum(w l) / sum(w), in training (over minibatches in expectation) and in evaluation. A pair of
         them where there are separate validation rows.
+      prepare: what each fold learns of its training rows beforehand, such as a scaler: (*rows) -> a
+        function (*rows) -> rows, which is applied to all rows of the fold's run, or a pytree of numbers,
+        which init, losses and metrics take; see `Trainer`.
       seeds: how many repetitions of each fold, with other initial parameters and batches.
       batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
       evals: how many times the lanes are evaluated on the way, the end included; rungs come on top.
@@ -165,7 +169,7 @@ def sweep(
     """
     _check_options(grid, halving, checkpoint_every)
     check_key("sweep", key)
-    rows = _rows(data, validation, folds, sample_weight, key)
+    rows = _rows(data, validation, folds, sample_weight, prepare, key)
     options = _Options(
         count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
         check_batch("sweep", batch_size, rows.splits.fewest), count("sweep", "evals", evals), halving,
@@ -193,38 +197,40 @@ def sweep(
 def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _Job:
     """Everything that can be refused is refused here."""
     o, splits = options, rows.splits
-    check_machine(o.machine, o.batch_size)
+    check_machine(o.machine, o.batch_size, len(grid))
     mesh = o.machine.mesh or default_mesh()
     padded = o.batch_size is None and not splits.equal
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
     size = o.batch_size or splits.fewest
-    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), rows.data)
-    checked = check("sweep", trainer, point, batch, o.key)
+    data = rows.prepared.data
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), data)
+    numbers = rows.prepared.of_fold(0)
+    checked = check("sweep", trainer, point, batch, o.key, numbers)
     _refuse_idle(checked, grid)
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
     n_folds = len(splits.table.count)
     n_pairs = n_folds * o.seeds
-    lanes = widest(trainer, point, checked.state, batch, o.key)
+    lanes = widest(trainer, point, checked.state, batch, o.key, numbers)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
     ways = judge.find_ways(
-        "sweep", trainer, point, rows.data, o.key,
-        weighted=rows.weights is not None, padded=padded,
+        "sweep", trainer, point, data, o.key,
+        weighted=rows.weights is not None, padded=padded, numbers=numbers,
     )  # fmt: skip
     judge.check_sizes("sweep", ways, splits.sizes)
     whole = any(way == "whole" for _, way in ways)
     spec = Spec(
         trainer, ways, splits.sizes if whole else (), tuple(terms_in(point)), o.batch_size,
-        _ahead(agenda, splits.fewest, o.batch_size), splits.fewest, padded,
+        _ahead(agenda, splits.fewest, o.batch_size), splits.fewest, padded, rows.prepared.apart,
         o.patience is not None, mesh, o.machine.shard_params,
     )  # fmt: skip
     common = Common(
-        rows.data, jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
+        data, rows.prepared.numbers, jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
         jnp.asarray(agenda.times, jnp.int32), jnp.asarray(o.patience or 0, jnp.int32),
     )  # fmt: skip
     return _Job(
         lambda: Population(spec, common, grid, o.seeds, n_pairs, layout),
-        lambda population: _outline(population, n_folds, o),
+        lambda population: _outline(population, n_folds, o, rows.prepared),
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
@@ -256,12 +262,13 @@ def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
     return min(longest, int(np.clip(fewest // (batch_size or fewest), 64, 1024)))
 
 
-def _outline(population: Population, folds: int, options: _Options) -> Outline:
+def _outline(population: Population, folds: int, options: _Options, prepared: Prepared) -> Outline:
     made_by = {
         "steps": options.steps, "seeds": options.seeds, "folds": folds,
         "batch_size": options.batch_size, "halving": options.halving and repr(options.halving),
         "patience": options.patience, "layout": str(population.layout), "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
+        "prepare": prepared.apart or prepared.numbers is not None,
     }  # fmt: skip
     coords = {name: np.asarray(v) for name, v in population.grid.coords.items()}
     spec = population.spec
@@ -329,7 +336,14 @@ def _joined(a: Any, b: Any) -> Any:
     return lib.concatenate([lib.asarray(a), lib.asarray(b)])
 
 
-def _rows(data: tuple, validation: tuple | None, folds: Any, weights: Any, key: Array) -> _Rows:
+def _rows(
+    data: tuple,
+    validation: tuple | None,
+    folds: Any,
+    weights: Any,
+    prepare: Callable | None,
+    key: Array,
+) -> _Rows:
     data, n = as_rows("sweep", data)
     n_valid = 0
     if validation is not None:
@@ -341,7 +355,10 @@ def _rows(data: tuple, validation: tuple | None, folds: Any, weights: Any, key: 
         if n_valid and isinstance(weights, (tuple, list)) and len(weights) == 2:
             weights = np.concatenate([np.asarray(w) for w in weights])
         weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
-    return _Rows(jax.tree.map(jnp.asarray, tuple(together)), weights, splits)
+    together = jax.tree.map(jnp.asarray, tuple(together))
+    table = splits.table
+    trained = (rows[:m] for rows, m in zip(table.rows, table.count))
+    return _Rows(prepared("sweep", prepare, together, trained), weights, splits)
 
 
 def _check_alike(data: tuple, validation: tuple) -> None:

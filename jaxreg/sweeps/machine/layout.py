@@ -65,12 +65,9 @@ def plan(
       widest: the most lanes that a block on a CPU should have.
 
     Raises:
-      ValueError: `chunk` is out of range, or the mesh has more devices than there are lanes.
+      ValueError: the mesh has more devices than there are lanes.
     """
     n = stages[0][0]
-    chunk = None if chunk is None else int(chunk)
-    if chunk is not None and not 1 <= chunk <= n:
-        raise ValueError(f"sweep: `chunk` must be between 1 and the {n} points, got {chunk}.")
     asked, given = "the chunk was given" if chunk else "", chunk is not None
     if mesh is not None:
         devices = mesh.shape["lanes"]

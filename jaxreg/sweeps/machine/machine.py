@@ -37,12 +37,13 @@ class Machine:
         return f"Machine({', '.join(f'{n}={v!r}' for n, v in given.items() if v is not None)})"
 
 
-def check_machine(machine: Any, batch_size: int | None) -> None:
+def check_machine(machine: Any, batch_size: int | None, n_points: int) -> None:
     """Refuse what is no machine, and a mesh whose axes mean nothing here.
 
     Raises:
       TypeError: `machine`, its mesh or a function of it is of another type. ValueError: axes of the mesh
-        that are missing, unknown, of another type, or do not divide the batch.
+        that are missing, unknown, of another type, or do not divide the batch; a chunk of more lanes
+        than there are points.
     """
     if not isinstance(machine, Machine):
         raise TypeError(
@@ -50,8 +51,10 @@ def check_machine(machine: Any, batch_size: int | None) -> None:
             f"{type(machine).__name__}."
         )
     shard = machine.shard_params
-    if machine.chunk is not None:
-        count("sweep", "chunk", machine.chunk)
+    if machine.chunk is not None and count("sweep", "chunk", machine.chunk) > n_points:
+        raise ValueError(
+            f"sweep: `chunk` must be between 1 and the {n_points} points, got {machine.chunk}."
+        )
     if shard is not None and not callable(shard):
         raise TypeError(
             "sweep: `shard_params` of the machine must be a function (path, array) -> PartitionSpec, got "

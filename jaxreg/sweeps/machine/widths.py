@@ -26,7 +26,14 @@ __all__ = ["widest"]
 _MOST, _CACHE = 32, 9 * 2**19  # lanes; bytes
 
 
-def widest(trainer: MakeTrainer, point: PyTree, start: TrainState, batch: tuple, key: Array) -> int:
+def widest(
+    trainer: MakeTrainer,
+    point: PyTree,
+    start: TrainState,
+    batch: tuple,
+    key: Array,
+    numbers: PyTree = None,
+) -> int:
     """The most lanes that a block on a CPU should have.
 
     Args:
@@ -35,20 +42,21 @@ def widest(trainer: MakeTrainer, point: PyTree, start: TrainState, batch: tuple,
       start: the state of a lane, or its shapes.
       batch: the rows of a step, or their shapes.
       key: any PRNG key of the kind that the sweep uses.
+      numbers: what was prepared, or its shapes.
     """
-    return _widest(trainer, *frozen((point, start, batch, key)))
+    return _widest(trainer, *frozen((point, start, batch, key, numbers)))
 
 
 @functools.lru_cache(maxsize=256)
 def _widest(trainer: MakeTrainer, structure: Any, leaves: tuple) -> int:
-    point, state, batch, key = jax.tree.unflatten(structure, leaves)
+    point, state, batch, key, numbers = jax.tree.unflatten(structure, leaves)
 
-    def kept(point, state, batch, key):
+    def kept(point, state, batch, key, numbers):
         """What the pullback of the loss holds: the activations that the backward pass needs."""
-        loss = trainer_at("sweep", trainer, point).loss_of(state, batch, key)
+        loss = trainer_at("sweep", trainer, point, numbers).loss_of(state, batch, key)
         return jax.vjp(loss, state.params, has_aux=True)[1]
 
-    trace = jax.make_jaxpr(kept)(point, state, batch, key)
+    trace = jax.make_jaxpr(kept)(point, state, batch, key, numbers)
     if has_convolution(trace.jaxpr):
         return 1
     carried = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

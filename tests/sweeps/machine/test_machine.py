@@ -29,7 +29,7 @@ def mesh(names, types=jax.sharding.AxisType.Auto):
 )
 def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
     with pytest.raises(error, match=match):
-        check_machine(Machine(mesh=make()), 8)
+        check_machine(Machine(mesh=make()), 8, 3)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
     [
         (4, TypeError, r"`machine` must be a jaxreg.Machine, such as Machine\(chunk=4\), got int"),
         (Machine(chunk=2.0), ValueError, "`chunk` must be an integer of at least 1, got 2.0"),
+        (Machine(chunk=4), ValueError, "`chunk` must be between 1 and the 3 points, got 4"),
         (Machine(chunk=True), ValueError, "`chunk` must be an integer of at least 1, got True"),
         (Machine(shard_params="model"), TypeError, "must be a function .* got str"),
         (Machine(shard_params=print), ValueError, "`shard_params` needs a `mesh`"),
@@ -44,7 +45,7 @@ def test_a_mesh_with_the_wrong_axes_is_refused(make, error, match):
 )
 def test_what_is_no_machine_is_refused(machine, error, match):
     with pytest.raises(error, match=match):
-        check_machine(machine, None)
+        check_machine(machine, None, 3)
 
 
 def test_a_machine_tells_only_what_was_said():

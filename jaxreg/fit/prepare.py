@@ -1,0 +1,117 @@
+"""What is learnt from training rows before training: scalers, class weights, vocabularies, of each fold.
+
+A scaler that has seen the validation rows makes every score look better than it is. So `prepare` is called
+once for each fold with its training rows alone, on the host, and returns what was learnt of them: a
+function on rows, which is applied to all rows of that fold's run, or a pytree of numbers, which `init`, the
+loss and the metrics get as an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+from jaxreg.fit.intake import as_rows
+
+__all__ = ["Prepared", "prepared"]
+
+_EXAMPLE = (
+    "a function of the training rows, (*rows) -> what was learnt of them: a function (*rows) -> rows, or a "
+    "pytree of numbers"
+)
+
+
+class Prepared(NamedTuple):
+    """Data and numbers of F folds.
+
+    `data` are arrays of n rows, or of F x n where the rows of each fold are prepared apart; `numbers` has
+    leaves [F, ...], or is None.
+    """
+
+    data: tuple
+    apart: bool = False
+    numbers: PyTree = None
+
+    def of_fold(self, fold: int) -> PyTree:
+        """The numbers of one fold."""
+        return jax.tree.map(lambda x: x[fold], self.numbers)
+
+
+def prepared(
+    owner: str, prepare: Callable | None, data: tuple, trained: Iterable[np.ndarray]
+) -> Prepared:
+    """Call `prepare` for every fold.
+
+    Args:
+      owner: who asks, for errors.
+      prepare: the user's function, or None.
+      data: concrete arrays of n rows.
+      trained: of each fold, the rows that are trained on.
+
+    Raises:
+      TypeError: it is no function, or returns something else. ValueError: rows are lost, are no numbers, or
+        have another shape in each fold.
+    """
+    if prepare is None:
+        return Prepared(data)
+    if not callable(prepare):
+        raise TypeError(f"{owner}: `prepare` must be {_EXAMPLE}; got a {type(prepare).__name__}.")
+    host = jax.tree.map(np.asarray, data)
+    learnt = [prepare(*jax.tree.map(lambda a, r=rows: a[r], host)) for rows in trained]
+    if all(callable(x) for x in learnt):
+        made = [_applied(owner, f, transform, host) for f, transform in enumerate(learnt)]
+        _check_alike(owner, "rows", made)
+        return Prepared(jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *made), apart=True)
+    numbers = [_numbers(owner, f, x) for f, x in enumerate(learnt)]
+    _check_alike(owner, "numbers", numbers)
+    return Prepared(data, numbers=jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *numbers))
+
+
+def _applied(owner: str, fold: int, transform: Callable, data: tuple) -> tuple:
+    n = len(jax.tree.leaves(data)[0])
+    rows = transform(*data)
+    made, count = as_rows(f"{owner}: fold {fold} of `prepare`", rows, "rows")
+    if count != n:
+        raise ValueError(
+            f"{owner}: what `prepare` returned makes {count} rows of {n} in fold {fold}. It must keep "
+            "every row: leave rows out of `data` beforehand."
+        )
+    return jax.tree.map(np.asarray, made)
+
+
+def _numbers(owner: str, fold: int, learnt: Any) -> PyTree:
+    leaves = jax.tree.leaves(learnt)
+    good = leaves and all(
+        isinstance(x, (int, float, np.generic, np.ndarray, jax.Array)) for x in leaves
+    )
+    if not good:
+        kind = "None" if learnt is None else f"a {type(learnt).__name__}"
+        raise TypeError(
+            f"{owner}: `prepare` must be {_EXAMPLE}; in fold {fold} it returned {kind} with something else "
+            "in it."
+        )
+    as_array = lambda x: np.asarray(x, np.float32 if isinstance(x, float) else None)
+    return jax.tree.map(as_array, learnt)
+
+
+def _check_alike(owner: str, what: str, made: Sequence[PyTree]) -> None:
+    """One program trains all folds, so their arrays have one shape."""
+    first = _shapes(made[0])
+    for fold, other in enumerate(made):
+        if _shapes(other) != first:
+            raise ValueError(
+                f"{owner}: what `prepare` returned makes {what} of the shapes {_shapes(other)} in fold "
+                f"{fold} and {first} in fold 0, and all folds are one program. Pad them to one shape, such as "
+                "a vocabulary to its largest size."
+            )
+
+
+def _shapes(tree: PyTree) -> dict[str, list[int]]:
+    leaves = _tree.flatten(tree)
+    return {p: list(np.shape(x)) for p, x in zip(leaves.paths, leaves.values)}
