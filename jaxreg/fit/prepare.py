@@ -107,8 +107,8 @@ def _check_alike(owner: str, what: str, made: Sequence[PyTree]) -> None:
         if _shapes(other) != first:
             raise ValueError(
                 f"{owner}: what `prepare` returned makes {what} of the shapes {_shapes(other)} in fold "
-                f"{fold} and {first} in fold 0, and all folds are one program. Pad them to one shape, such as "
-                "a vocabulary to its largest size."
+                f"{fold} and {first} in fold 0, and all folds are one program. Pad them to one shape, "
+                "such as a vocabulary to its largest size."
             )
 
 
