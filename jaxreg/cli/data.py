@@ -14,7 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxreg.cli.files import Table, float32, number, read_csv, read_npz, refuse_nan
+from jaxreg.cli.files import (
+    AS_FOUND,
+    Reading,
+    Table,
+    comma_hint,
+    float32,
+    number,
+    read_csv,
+    read_npz,
+    refuse_nan,
+)
 
 __all__ = ["Dataset", "load", "split", "standardizer"]
 
@@ -27,8 +37,9 @@ class Dataset(NamedTuple):
 
     Attributes:
       name: of the bundled set, or the file's name without its ending.
-      X: [n, d] float32; images are kept as flat rows, see `image_shape`.
-      y: [n], int32 class numbers or float32 targets.
+      X: [n, d] float64, or float32 for what has been scaled; images are kept as flat rows, see
+        `image_shape`.
+      y: [n], int32 class numbers or float64 targets.
       task: "classification" or "regression".
       n_classes: number of classes; None for regression.
       feature_names: of the d columns.
@@ -51,7 +62,9 @@ class Dataset(NamedTuple):
         return self.n_classes or 1
 
 
-def load(name_or_path: str, target: str | None = None) -> Dataset:
+def load(
+    name_or_path: str, target: str | None = None, task: str = "auto", reading: Reading = AS_FOUND
+) -> Dataset:
     """A bundled data set by its name, or your own file.
 
     A .csv has a header row; every column but the target must be numeric. A .npz has arrays X
@@ -62,6 +75,8 @@ def load(name_or_path: str, target: str | None = None) -> Dataset:
     Args:
       name_or_path: digits, breast_cancer, diabetes, wine, or a path that ends in .csv or .npz.
       target: the target's column in a .csv; by default 'target' if there is one, else the last.
+      task: "classification", "regression", or "auto" for what the target looks like.
+      reading: how a .csv is to be read.
 
     Raises:
       ValueError: the name is unknown, or the file is missing, empty, malformed, or holds text or NaN
@@ -73,11 +88,11 @@ def load(name_or_path: str, target: str | None = None) -> Dataset:
     """
     path = Path(name_or_path)
     if path.suffix.lower() == ".csv":
-        return _from_table(path, read_csv(path, target))
+        return _from_table(path, read_csv(path, target, reading), task)
     if target is not None:
         raise ValueError(f"`target` names a column of a .csv file, and {name_or_path!r} is none.")
     if path.suffix.lower() == ".npz":
-        return _from_table(path, read_npz(path))
+        return _from_table(path, read_npz(path), task)
     if name_or_path not in _BUNDLED:
         raise ValueError(_unknown(name_or_path, path))
     return _BUNDLED[name_or_path](name_or_path)
@@ -110,7 +125,7 @@ def _sklearn(name: str, **options):
 
 def _classes(name: str) -> Dataset:
     bunch = _sklearn(name)
-    X, y = bunch.data.astype(np.float32), bunch.target.astype(np.int32)
+    X, y = bunch.data.astype(np.float64), bunch.target.astype(np.int32)
     classes = tuple(map(str, bunch.target_names))
     features = tuple(map(str, bunch.feature_names))
     return Dataset(name, X, y, "classification", len(classes), features, classes)
@@ -118,13 +133,13 @@ def _classes(name: str) -> Dataset:
 
 def _digits(name: str) -> Dataset:
     made = _classes(name)
-    return made._replace(X=made.X / 16, image_shape=(8, 8, 1))
+    return made._replace(X=float32(made.X / 16), image_shape=(8, 8, 1))
 
 
 def _diabetes(name: str) -> Dataset:
     # Raw, since the scaled version was standardised with the rows that become the test set.
     bunch = _sklearn(name, scaled=False)
-    X, y = bunch.data.astype(np.float32), bunch.target.astype(np.float32)
+    X, y = bunch.data.astype(np.float64), bunch.target.astype(np.float64)
     return Dataset(name, X, y, "regression", None, tuple(map(str, bunch.feature_names)))
 
 
@@ -139,7 +154,7 @@ _BUNDLED: dict[str, Callable[[str], Dataset]] = {
 # --- your own files ------------------------------------------------------------------------------
 
 
-def _from_table(path: Path, table: Table) -> Dataset:
+def _from_table(path: Path, table: Table, task: str) -> Dataset:
     """The data set, once it is known whether the target is a class or a quantity."""
     y, n = table.y, len(table.y)
     if y.dtype.kind not in "SUbuif":
@@ -151,34 +166,38 @@ def _from_table(path: Path, table: Table) -> Dataset:
     if len(kinds) < 2:
         raise ValueError(f"{path}: the target is {kinds[0]!s} in every row; nothing can be learnt.")
     if text:
-        _refuse_quantity(path, kinds.tolist(), n)
+        _refuse_quantity(path, table, kinds.tolist(), task)
     made = Dataset(path.stem, table.X, y, "regression", None, table.feature_names)
     made = made._replace(image_shape=table.image_shape)
     whole = not text and bool((kinds == np.round(kinds)).all())
-    if text or (whole and len(kinds) <= min(_MOST_CLASSES, n // 2)):
-        names = tuple(str(k) if text else f"{k:.0f}" for k in kinds)
+    few = whole and len(kinds) <= min(_MOST_CLASSES, n // 2)
+    if task == "classification" or (task == "auto" and (text or few)):
+        names = tuple(str(k) if text else f"{k:g}" for k in kinds)
         return made._replace(
             y=codes.astype(np.int32),
             task="classification",
             n_classes=len(kinds),
             class_names=names,
         )
-    return made._replace(y=float32(y))
+    return made._replace(y=y.astype(np.float64))
 
 
-def _refuse_quantity(path: Path, kinds: list[str], n: int) -> None:
+def _refuse_quantity(path: Path, table: Table, kinds: list[str], task: str) -> None:
     """Raise where text is no class: too many values of it, or numbers but for some slips."""
-    numbers = [k for k in kinds if np.isfinite(number(k.replace(",", ".")))]
     slips = [k for k in kinds if np.isnan(number(k))]
-    if slips and len(numbers) > _MOST_CLASSES:
+    n_numbers = sum(not np.isnan(number(k, ",")) for k in kinds)
+    if slips and task != "classification" and (n_numbers > _MOST_CLASSES or task == "regression"):
+        where = np.flatnonzero(np.isin(table.y, slips)).tolist()
+        others = f" and {len(where) - 1} more" if len(where) > 1 else ""
         raise ValueError(
-            f"{path}: the target has {len(numbers)} distinct numbers, which is a quantity, but also text "
-            f"such as {slips[0]!r}. Write numbers with a decimal point, and remove rows without one."
+            f"{path}: the target has {n_numbers} distinct numbers, which is a quantity, but {table.unit} "
+            f"{table.where[where[0]]}{others} holds text: {str(table.y[where[0]])!r}. Correct or remove it"
+            f"{comma_hint(slips)}; if these are classes after all, give --task classification."
         )
-    if len(kinds) > max(_MOST_CLASSES, n // 2):
+    if len(kinds) > max(_MOST_CLASSES, len(table.y) // 2):
         raise ValueError(
-            f"{path}: the target is text with {len(kinds)} distinct values in {n} rows, which cannot "
-            "be classes. Name another column as the target."
+            f"{path}: the target is text with {len(kinds)} distinct values in {len(table.y)} rows, which "
+            "cannot be classes. Name another column as the target."
         )
 
 
@@ -192,15 +211,15 @@ def standardizer(X_train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       X_train: [n, d] training rows only, or a target [n].
 
     Returns:
-      mean and scale, [d] float32 (scalars for a target); the scale of a constant column is 1.
+      mean and scale, [d] float64 (scalars for a target); the scale of a constant column is 1.
 
     >>> mean, scale = standardizer(np.array([[1.0, 5.0], [3.0, 5.0]]))
     >>> mean.tolist(), scale.tolist()
     ([2.0, 5.0], [1.0, 1.0])
     """
     rows = np.asarray(X_train, np.float64)
-    scale = np.where(rows.max(0) > rows.min(0), rows.std(0), 1.0)
-    return rows.mean(0).astype(np.float32), scale.astype(np.float32)
+    varies = rows.max(0) > rows.min(0)  # the deviation of a constant need not be 0, to rounding
+    return np.where(varies, rows.mean(0), rows[0]), np.where(varies, rows.std(0), 1.0)
 
 
 def split(

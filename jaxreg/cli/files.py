@@ -15,7 +15,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Table", "float32", "number", "read_csv", "read_npz", "refuse_nan", "some"]
+__all__ = [
+    "AS_FOUND",
+    "Reading",
+    "Table",
+    "comma_hint",
+    "float32",
+    "number",
+    "read_csv",
+    "read_npz",
+    "refuse_nan",
+    "some",
+]
 
 _MISSING = ("", "na", "nan", "n/a", "null", "none", "?")
 
@@ -24,7 +35,7 @@ class Table(NamedTuple):
     """What a file holds.
 
     Attributes:
-      X: [n, d] float32, finite.
+      X: [n, d] float64 as it is written, float32 for images; finite in float32.
       y: [n], numbers or text as they were.
       feature_names: of the d columns.
       unit: what rows are counted in, "line" or "row".
@@ -71,12 +82,12 @@ def read_npz(path: Path) -> Table:
         )
     names = tuple(f"x{i}" for i in range(X.shape[1]))
     rows = range(len(X))
-    refuse_nan(str(path), X, names, "row", rows)
+    refuse_nan(str(path), float32(X), names, "row", rows)
     return Table(X, y, names, "row", rows, image_shape)
 
 
 def _feature_matrix(path: Path, X: np.ndarray) -> np.ndarray:
-    """X as [n, d] float32."""
+    """X as [n, d]; bytes are shares of 255."""
     if X.ndim not in (2, 3, 4) or X.size == 0:
         raise ValueError(
             f"{path}: X must be [n, d], or [n, height, width] or [n, height, width, channels] for "
@@ -84,29 +95,55 @@ def _feature_matrix(path: Path, X: np.ndarray) -> np.ndarray:
         )
     if X.dtype.kind not in "buif":
         raise ValueError(f"{path}: X must hold real numbers, got dtype {X.dtype}.")
-    flat = float32(X.reshape(len(X), -1))
-    return flat / np.float32(255) if X.dtype == np.uint8 else flat
+    flat = X.reshape(len(X), -1)
+    if X.dtype == np.uint8:
+        return float32(flat) / np.float32(255)
+    return flat.astype(np.float64)
 
 
-def read_csv(path: Path, target: str | None) -> Table:
-    """The columns of a .csv; commas, semicolons or tabs separate.
+class Reading(NamedTuple):
+    """How a .csv is to be read; what is None is found out.
+
+    Attributes:
+      delimiter: between cells; by default a comma, semicolon or tab.
+      decimal: before the decimals of a number, "." or ",".
+      drop: columns to leave out.
+      features: the columns to learn from; by default all but the target.
+    """
+
+    delimiter: str | None = None
+    decimal: str = "."
+    drop: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+AS_FOUND = Reading()
+
+
+def read_csv(path: Path, target: str | None, reading: Reading = AS_FOUND) -> Table:
+    """The columns of a .csv.
 
     Raises:
       ValueError: the file is missing or empty, has no header, text or missing values where numbers
         are needed, rows of different length, or no column `target`. ImportError: pandas is needed.
     """
-    cells = _cells(path)
+    cells = _cells(path, reading.delimiter)
+    for option in ("drop", "features"):
+        for name in getattr(reading, option):
+            _known_column(path, list(cells), name, f"column of --{option}")
     chosen = _target_column(path, list(cells), target)
-    features = cells.columns.drop(chosen)
-    if features.empty:
+    wanted = reading.features or tuple(cells)
+    features = [c for c in cells if c in wanted and c != chosen and c not in reading.drop]
+    if not features:
         raise ValueError(f"{path}: {chosen!r} is the only column; there are no features.")
+    cells = cells[[*features, chosen]]
     missing = cells.apply(lambda column: column.str.lower().isin(_MISSING))
-    numbers = cells.map(number)
+    numbers = cells.map(lambda cell: number(cell, reading.decimal))
     text = numbers.isna() & ~missing
     _refuse_text(path, cells[features], text[features])
     names, lines = tuple(features), cells.index.tolist()
-    X, y = float32(numbers[features].to_numpy()), numbers[chosen].to_numpy()
-    refuse_nan(str(path), X, names, "line", lines)
+    X, y = numbers[features].to_numpy(np.float64), numbers[chosen].to_numpy()
+    refuse_nan(str(path), float32(X), names, "line", lines)
     if text[chosen].any():
         gone = np.where(missing[[chosen]], np.nan, 0)
         refuse_nan(str(path), gone, ["the target"], "line", lines)
@@ -119,7 +156,7 @@ def _existing(path: Path) -> None:
         raise ValueError(f"no such file: {str(path)!r} (looked in {path.absolute().parent}).")
 
 
-def _cells(path: Path) -> Any:
+def _cells(path: Path, delimiter: str | None) -> Any:
     """All cells as text, as a DataFrame: its columns are the header, its index the lines."""
     _existing(path)
     try:
@@ -133,7 +170,7 @@ def _cells(path: Path) -> Any:
         if not text.strip(' \n\t,;"'):
             raise ValueError(f"{path}: the file is empty.")
         blank = text[: len(text) - len(text.lstrip())].count("\n")
-        sep = max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
+        sep = delimiter or max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
         # As text, and nothing counts as missing: what pandas takes for numbers, dates or NaN is a guess.
         cells: Any = pd.read_csv(
             io.StringIO(text), sep=sep, header=None, dtype=str, na_filter=False, skiprows=blank,
@@ -171,19 +208,21 @@ def _check_header(path: Path, header: list[str]) -> None:
 def _target_column(path: Path, header: list[str], target: str | None) -> str:
     if target is None:
         return "target" if "target" in header else header[-1]
-    if target in header:
-        return target
-    near = difflib.get_close_matches(target, header, n=1)
+    return _known_column(path, header, target, "target column")
+
+
+def _known_column(path: Path, header: list[str], name: str, what: str) -> str:
+    if name in header:
+        return name
+    near = difflib.get_close_matches(name, header, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(
-        f"{path}: there is no target column {target!r}{hint} The columns are {some(header)}."
-    )
+    raise ValueError(f"{path}: there is no {what} {name!r}{hint} The columns are {some(header)}.")
 
 
-def number(cell: str) -> float:
+def number(cell: str, decimal: str = ".") -> float:
     """The cell as a number, to the last bit; NaN if it is none."""
     try:
-        return float(cell)
+        return float(cell.replace(decimal, ".") if "." not in cell else cell)
     except ValueError:
         return float("nan")
 
@@ -194,8 +233,14 @@ def _refuse_text(path: Path, cells: Any, text: Any) -> None:
         found = [f"{name!r} (such as {cells[name][text[name]].iloc[0]!r})" for name in bad]
         raise ValueError(
             f"{path}: features must be numbers, but there is text in the columns {some(found)}. Encode "
-            "them as numbers or remove them."
+            f"them as numbers, or leave them out with --drop{comma_hint(cells[bad].to_numpy().ravel())}."
         )
+
+
+def comma_hint(cells: Any) -> str:
+    """What to do where cells are numbers with a decimal comma."""
+    commas = any("," in c and not np.isnan(number(c, ",")) for c in cells)
+    return "; for decimal commas give --decimal ," if commas else ""
 
 
 def refuse_nan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jaxreg.cli import data as datasets
 from jaxreg.cli import models
 from jaxreg.cli.settings import Settings, parse_halving
 from jaxreg.fit.check import check
+from jaxreg.fit.prepare import prepared
 from jaxreg.grid import Grid
 from jaxreg.sweeps import Refit
 
@@ -23,6 +24,7 @@ __all__ = ["Job", "prepare"]
 COUPLINGS = ("auto", "gradient", "decoupled", "proximal")
 OPTIMIZERS = ("adam", "sgd")
 _EVALS = 20  # evaluations on the way
+_FEW_ROWS = 100
 
 
 class Job(NamedTuple):
@@ -35,6 +37,7 @@ class Job(NamedTuple):
     trainer: Callable[[jr.Penalty], jr.Trainer]
     grid: Grid
     init: Callable
+    learnt: Callable | None  # what each fold learns of its training rows beforehand
 
     def sweep(
         self,
@@ -48,7 +51,7 @@ class Job(NamedTuple):
             self.trainer, self.grid, self.train, folds=s.folds, seeds=s.seeds, steps=s.steps,
             batch_size=s.batch_size, evals=_EVALS, halving=parse_halving(s.halving),
             patience=s.patience, machine=jr.Machine(chunk=s.chunk), key=jax.random.key(s.seed),
-            checkpoint=checkpoint, callbacks=callbacks, progress=progress,
+            prepare=self.learnt, checkpoint=checkpoint, callbacks=callbacks, progress=progress,
         )  # fmt: skip
 
     def refit(
@@ -62,7 +65,7 @@ class Job(NamedTuple):
         key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
         return jr.refit(
             self.trainer, result, self.train, rule=rules, test=self.test, seeds=self.settings.refits,
-            key=key, keep_params=False, callbacks=callbacks, progress=progress,
+            key=key, prepare=self.learnt, keep_params=False, callbacks=callbacks, progress=progress,
         )  # fmt: skip
 
 
@@ -76,26 +79,64 @@ def prepare(settings: Settings) -> Job:
     halving = parse_halving(settings.halving)
     if halving is not None:
         halving.schedule(len(grid), settings.steps)
-    dataset = datasets.load(settings.data, target=settings.target)
-    rows = len(dataset.X) * 3 // 4 if settings.train_size is None else settings.train_size
-    train, test = datasets.split(dataset, rows, settings.seed)
-    if not dataset.image_shape:
-        mean, scale = datasets.standardizer(train[0])
-        train, test = ((train[0] - mean) / scale, train[1]), ((test[0] - mean) / scale, test[1])
-    if dataset.task == "regression":
-        # In its own standard deviations: else the first thousand steps go into reaching its mean.
-        mean, scale = datasets.standardizer(train[1])
-        train, test = ((x, (y - mean) / scale) for x, y in (train, test))
+    dataset = datasets.load(
+        settings.data, target=settings.target, task=settings.task, reading=settings.reading()
+    )
+    train, test = datasets.split(dataset, _train_rows(settings, dataset), settings.seed)
     model = models.build(settings.model, dataset, hidden=settings.hidden)
-    trainer = _trainer(settings, model, grid[0])
-    check("sweep", trainer, grid[len(grid) - 1], train, jax.random.key(settings.seed))
-    return Job(settings, dataset, train, test, trainer, grid, model.init)
+    trainer = _trainer(settings, model, dataset, grid[0])
+    learnt = _learnt(dataset)
+    ready = prepared("sweep", learnt, train, [np.arange(len(train[0]))])
+    key = jax.random.key(settings.seed)
+    check("sweep", trainer, grid[len(grid) - 1], ready.data, key, ready.of_fold(0))
+    return Job(settings, dataset, train, test, trainer, grid, model.init, learnt)
 
 
-def _trainer(s: Settings, model: models.Model, penalty: jr.Penalty) -> Callable:
+def _train_rows(settings: Settings, dataset: datasets.Dataset) -> int:
+    """As said; else few of a bundled set, so that a penalty pays, and three quarters of a file."""
+    if settings.train_size is None:
+        own = Path(settings.data).suffix.lower() in (".csv", ".npz")
+        return len(dataset.X) * 3 // 4 if own else _FEW_ROWS
+    return settings.train_size or len(dataset.X) * 3 // 4
+
+
+def _learnt(dataset: datasets.Dataset) -> Callable | None:
+    """What is learnt of training rows: the scale of features that are no pixels, that of a quantity."""
+
+    def of_rows(x: np.ndarray, y: np.ndarray) -> Any:
+        mean, scale = (0.0, 1.0) if dataset.image_shape else datasets.standardizer(x)
+        quantity = dataset.task == "regression"
+        level, unit = datasets.standardizer(y) if quantity else (0, 1)
+
+        def rows(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            # In float64 until here: a time in seconds since 1970 has no more digits in float32.
+            x = ((x - mean) / scale).astype(np.float32)
+            return x, ((y - level) / unit).astype(np.float32) if quantity else y
+
+        return (rows, {"unit": np.float32(unit)}) if quantity else rows
+
+    return None if dataset.image_shape and dataset.task != "regression" else of_rows
+
+
+def _trainer(
+    s: Settings, model: models.Model, dataset: datasets.Dataset, penalty: jr.Penalty
+) -> Callable:
     """The trainer at a penalty: how the penalty reaches the weights."""
     chain = _chain(s, penalty)
-    return lambda reg: jr.Trainer(model.init, model.loss, chain(reg), metrics=model.metrics)
+    if dataset.task != "regression":
+        return lambda reg: jr.Trainer(model.init, model.loss, chain(reg), metrics=model.metrics)
+
+    # A quantity is learnt in its own standard deviations: else the first thousand steps go into reaching
+    # its mean. Its error is in its own units.
+    def standard(fn: Callable, power: int = 0) -> Callable:
+        return lambda params, n, x, y: n["unit"] ** power * fn(params, x, y)
+
+    metrics = {
+        "rmse": standard(model.metrics["rmse"], 1),
+        "r2": standard(model.metrics["r2"]),
+    }
+    init, loss = lambda key, n: model.init(key), standard(model.loss)
+    return lambda reg: jr.Trainer(init, loss, chain(reg), metrics=metrics)
 
 
 def _chain(s: Settings, penalty: jr.Penalty) -> Callable:

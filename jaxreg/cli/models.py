@@ -3,7 +3,7 @@
 A loss is a mean over rows, so that one λ means the same for every batch and data size:
 classification takes the mean softmax cross entropy, regression the mean of ½ (y - f(x))². With the
 ½, linear least squares with `l2(lam)` is mean ½ (y - Xw)² + lam/2 |w|², solved by
-(XᵀX/n + lam) w = Xᵀy/n. The metric `mse` has no ½.
+(XᵀX/n + lam) w = Xᵀy/n.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from jaxreg import metrics
 from jaxreg._tree import PyTree
 from jaxreg.cli.data import Dataset
 
@@ -30,7 +31,7 @@ class Model(NamedTuple):
       init: key -> params, flax variables such as {"params": {"Dense_0": {"kernel": ..., "bias": ...}}}.
       apply: (params, x [n, d]) -> logits [n, n_classes], or outputs [n] for regression.
       loss: (params, x, y) -> the mean loss over the rows, a scalar.
-      metrics: name -> (params, x, y) -> a mean over the rows.
+      metrics: name -> (params, x, y) -> a score of the rows.
     """
 
     init: Callable[[Array], PyTree]
@@ -88,13 +89,16 @@ def _classification(apply: Callable) -> tuple[Callable, dict[str, Callable]]:
 
 
 def _regression(apply: Callable) -> tuple[Callable, dict[str, Callable]]:
-    def mse(params: PyTree, x: Array, y: Array) -> Array:
-        return jnp.mean(jnp.square(apply(params, x) - y))
-
     def loss(params: PyTree, x: Array, y: Array) -> Array:
-        return 0.5 * mse(params, x, y)
+        return 0.5 * jnp.mean(jnp.square(apply(params, x) - y))
 
-    return loss, {"mse": mse}
+    def rmse(params: PyTree, x: Array, y: Array) -> Array:
+        return metrics.rmse(y, apply(params, x))
+
+    def r2(params: PyTree, x: Array, y: Array) -> Array:
+        return metrics.r2(y, apply(params, x))
+
+    return loss, {"rmse": rmse, "r2": r2}
 
 
 def mlp(sizes: Sequence[int]) -> Any:

@@ -31,6 +31,19 @@ checkpoint, at most a minute before, and ends with the results of a run that was
 """
 
 _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "a file of yours": {
+        "task": (
+            "what the target is; auto: classes if it is text or few whole numbers",
+            {"choices": ("auto", "classification", "regression")},
+        ),
+        "features": ("columns to learn from, with commas; all if empty", {"metavar": "NAMES"}),
+        "drop": ("columns to leave out, with commas", {"metavar": "NAMES"}),
+        "delimiter": (
+            "between the cells of a .csv; found out if not given",
+            {"metavar": "CHAR"},
+        ),
+        "decimal": ("before decimals", {"choices": (".", ",")}),
+    },
     "model": {
         "model": ("mlp, cnn or linear", {"choices": ("mlp", "cnn", "linear")}),
         "hidden": ("widths of the mlp's hidden layers", {"metavar": "N,N"}),
@@ -54,7 +67,8 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "steps": ("updates per training", {"type": int}),
         "batch_size": ("rows per step; 0 is the full batch", {"type": int}),
         "train_size": (
-            "rows to train on, the others are the test set; 0 is three quarters",
+            "rows to train on, the others are the test set; 0 is three quarters, as for a file of yours "
+            "if it is not given, else 100",
             {"type": int},
         ),
         "folds": ("folds of the cross-validation", {"type": int}),
@@ -84,7 +98,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         ),
     },
 }
-_ZERO_IS_NONE = ("batch_size", "train_size", "patience", "chunk")
+_ZERO_IS_NONE = ("batch_size", "patience", "chunk")
 
 
 def parser() -> argparse.ArgumentParser:

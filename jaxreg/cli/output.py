@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 import jaxreg as jr
+from jaxreg.cli.data import Dataset
 from jaxreg.cli.job import Job
 from jaxreg.cli.settings import parse_halving
 from jaxreg.report.table import Column, Table
@@ -31,7 +32,7 @@ def describe(job: Job) -> str:
     s, d = job.settings, job.dataset
     n_train, n_test = len(job.train[1]), len(job.test[1])
     lanes = len(job.grid) * s.folds * s.seeds
-    kind = f"{d.n_classes} classes" if d.task == "classification" else "a continuous target"
+    kind = _classes(d) if d.task == "classification" else "a continuous target"
     text = (
         f"{d.name}: {len(d.X)} examples with {kind}; {n_train} to train on, {n_test} held out to test.\n"
         f"Model {s.model}, penalty {job.grid[0].label}.\n"
@@ -39,6 +40,15 @@ def describe(job: Job) -> str:
         "one program."
     )
     return "\n".join([text, *_giving_up(job)])
+
+
+def _classes(dataset: Dataset) -> str:
+    """How many classes, and of few how many rows each has."""
+    counts = np.bincount(dataset.y)
+    if len(counts) > 10:
+        return f"{len(counts)} classes ({counts.min()} to {counts.max()} rows each)"
+    each = ", ".join(f"{name}: {n}" for name, n in zip(dataset.class_names, counts))
+    return f"{len(counts)} classes ({each})"
 
 
 def _giving_up(job: Job) -> Iterator[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 import jaxreg as jr
 from jaxreg import penalties, select
+from jaxreg.cli.files import Reading
 from jaxreg.grid import Grid
 
 __all__ = [
@@ -40,6 +41,11 @@ class Settings:
 
     data: str = "digits"
     target: str | None = None
+    task: str = "auto"
+    delimiter: str | None = None
+    decimal: str = "."
+    drop: str = ""
+    features: str = ""
     model: str = "mlp"
     hidden: tuple[int, ...] = (128, 128)
     penalty: str = "l2"
@@ -53,7 +59,7 @@ class Settings:
     refits: int = 10
     steps: int = 1000
     batch_size: int | None = 64
-    train_size: int | None = 100
+    train_size: int | None = None
     seed: int = 0
     halving: str = "off"
     patience: int | None = None
@@ -81,6 +87,11 @@ class Settings:
             odd = sorted(set(given) - known) if isinstance(given, dict) else "no JSON object"
             raise ValueError(f"settings: {name!r} is no settings file of this version ({odd}).")
         return cls(**{**given, "hidden": tuple(given.get("hidden", cls.hidden))})
+
+    def reading(self) -> Reading:
+        """How a .csv is to be read."""
+        names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())
+        return Reading(self.delimiter, self.decimal, names(self.drop), names(self.features))
 
     def grid(self) -> Grid:
         """The penalties to try, weakest first."""

@@ -2,8 +2,8 @@
 
 A scaler that has seen the validation rows makes every score look better than it is. So `prepare` is called
 once for each fold with its training rows alone, on the host, and returns what was learnt of them: a
-function on rows, which is applied to all rows of that fold's run, or a pytree of numbers, which `init`, the
-loss and the metrics get as an argument.
+function on rows, which is applied to all rows of that fold's run, a pytree of numbers, which `init`, the
+loss and the metrics get as an argument, or both.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from jaxreg.fit.intake import as_rows
 __all__ = ["Prepared", "prepared"]
 
 _EXAMPLE = (
-    "a function of the training rows, (*rows) -> what was learnt of them: a function (*rows) -> rows, or a "
-    "pytree of numbers"
+    "a function of the training rows, (*rows) -> what was learnt of them: a function (*rows) -> rows, a "
+    "pytree of numbers, or a pair of both"
 )
 
 
@@ -59,21 +59,35 @@ def prepared(
         have another shape in each fold.
     """
     if prepare is None:
-        return Prepared(data)
+        return Prepared(jax.tree.map(jnp.asarray, data))
     if not callable(prepare):
         raise TypeError(f"{owner}: `prepare` must be {_EXAMPLE}; got a {type(prepare).__name__}.")
     host = jax.tree.map(np.asarray, data)
     learnt = [prepare(*jax.tree.map(lambda a, r=rows: a[r], host)) for rows in trained]
-    if all(callable(x) for x in learnt):
-        made = [_applied(owner, f, transform, host) for f, transform in enumerate(learnt)]
-        _check_alike(owner, "rows", made)
-        return Prepared(jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *made), apart=True)
-    numbers = [_numbers(owner, f, x) for f, x in enumerate(learnt)]
-    _check_alike(owner, "numbers", numbers)
-    return Prepared(data, numbers=jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *numbers))
+    both = [x if _is_both(x) else (x, None) if callable(x) else (None, x) for x in learnt]
+    numbers = None
+    if any(x is not None for _, x in both) or not any(callable(f) for f, _ in both):
+        each = [_numbers(owner, f, x) for f, (_, x) in enumerate(both)]
+        _check_alike(owner, "numbers", each)
+        numbers = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *each)
+    if not any(callable(f) for f, _ in both):
+        return Prepared(jax.tree.map(jnp.asarray, data), numbers=numbers)
+    made = [_applied(owner, f, transform, host) for f, (transform, _) in enumerate(both)]
+    _check_alike(owner, "rows", made)
+    # Still in the precision of the data: what was centred loses nothing in float32.
+    rows = jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *made)
+    return Prepared(rows, True, numbers)
 
 
-def _applied(owner: str, fold: int, transform: Callable, data: tuple) -> tuple:
+def _is_both(learnt: Any) -> bool:
+    return isinstance(learnt, tuple) and len(learnt) == 2 and callable(learnt[0])
+
+
+def _applied(owner: str, fold: int, transform: Any, data: tuple) -> tuple:
+    if not callable(transform):
+        raise TypeError(
+            f"{owner}: `prepare` returned a function on rows in one fold and none in fold {fold}."
+        )
     n = len(jax.tree.leaves(data)[0])
     rows = transform(*data)
     made, count = as_rows(f"{owner}: fold {fold} of `prepare`", rows, "rows")

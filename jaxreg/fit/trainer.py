@@ -77,7 +77,7 @@ class Trainer:
     [1.5, 0.0]
     """
 
-    init: Callable[[Array], Any]
+    init: Callable[..., Any]
     loss: Callable[..., Any]
     optimizer: optax.GradientTransformation
     metrics: Mapping[str, Callable[..., Array]] = dataclasses.field(default_factory=dict)

@@ -130,8 +130,8 @@ def sweep(
         sum(w l) / sum(w), in training (over minibatches in expectation) and in evaluation. A pair of
         them where there are separate validation rows.
       prepare: what each fold learns of its training rows beforehand, such as a scaler: (*rows) -> a
-        function (*rows) -> rows, which is applied to all rows of the fold's run, or a pytree of numbers,
-        which init, losses and metrics take; see `Trainer`.
+        function (*rows) -> rows, which is applied to all rows of the fold's run, a pytree of numbers,
+        which init, losses and metrics take (see `Trainer`), or a pair of both.
       seeds: how many repetitions of each fold, with other initial parameters and batches.
       batch_size: rows per step, drawn without replacement within an epoch; None is full batch.
       evals: how many times the lanes are evaluated on the way, the end included; rungs come on top.
@@ -355,10 +355,9 @@ def _rows(
         if n_valid and isinstance(weights, (tuple, list)) and len(weights) == 2:
             weights = np.concatenate([np.asarray(w) for w in weights])
         weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
-    together = jax.tree.map(jnp.asarray, tuple(together))
     table = splits.table
     trained = (rows[:m] for rows, m in zip(table.rows, table.count))
-    return _Rows(prepared("sweep", prepare, together, trained), weights, splits)
+    return _Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
 
 
 def _check_alike(data: tuple, validation: tuple) -> None:

@@ -93,13 +93,14 @@ def test_the_loss_of_classes_is_the_mean_cross_entropy():
     np.testing.assert_allclose(model.metrics["accuracy"](params, X, CLASSES.y), accuracy)
 
 
-def test_the_loss_of_a_quantity_has_a_half_and_mse_has_none():
+def test_the_loss_of_a_quantity_has_a_half_and_its_error_has_none():
     model = build("linear", QUANTITY)
     params = model.init(KEY)
     square = np.mean(QUANTITY.y.astype(np.float64) ** 2)  # it predicts 0
     np.testing.assert_allclose(model.loss(params, X, QUANTITY.y), square / 2, rtol=1e-5)
-    np.testing.assert_allclose(model.metrics["mse"](params, X, QUANTITY.y), square, rtol=1e-5)
-    assert set(model.metrics) == {"mse"}
+    error = model.metrics["rmse"](params, X, QUANTITY.y)
+    np.testing.assert_allclose(error, np.sqrt(square), rtol=1e-5)
+    assert set(model.metrics) == {"rmse", "r2"}
 
 
 def test_linear_regression_with_l2_is_ridge_in_the_documented_convention():

@@ -241,7 +241,7 @@ def test_refits_train_as_long_as_early_stopping_took_and_no_test_row_says_when()
     assert 0 < refit.steps[0] < 40
     again = jr.sweep(
         job.trainer, job.grid, job.train, validation=job.test, steps=refit.steps[1], seeds=2,
-        key=jax.random.fold_in(jax.random.key(0), 1),
+        key=jax.random.fold_in(jax.random.key(0), 1), prepare=job.learnt,
     )  # fmt: skip
     loss, _ = refit.scores("chosen by min")["loss"]
     np.testing.assert_allclose(loss, again.mean()[1], rtol=1e-5)
