@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxreg._tree import PyTree
+from jaxreg.report.table import Column, Table
 
 __all__ = ["RULES", "Choice", "Scores", "choose", "simplicity"]
 
@@ -34,6 +35,19 @@ class Choice(NamedTuple):
     mean: float
     stderr: float
     rule: str
+
+    def _repr_html_(self) -> str:
+        """For a notebook: one row."""
+        score = (
+            f"{self.mean:.4g} ± {self.stderr:.2g}"
+            if np.isfinite(self.stderr)
+            else f"{self.mean:.4g}"
+        )
+        texts = [x if isinstance(x, str) else f"{x:.4g}" for x in self.coords.values()]
+        heads = ["point", *self.coords, "score"]
+        title = f"chosen by {self.rule}: {self.point!r}"
+        columns = tuple(map(Column, heads))
+        return Table(title, columns, (), ((str(self.index), *texts, score),))._repr_html_()
 
 
 def simplicity(

@@ -26,6 +26,7 @@ from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
+from jaxreg.report.table import Column, Table
 
 __all__ = ["Grid", "grid", "map_grid", "points"]
 
@@ -61,6 +62,18 @@ class Grid:
 
     def __iter__(self) -> Iterator[PyTree]:
         return (self[k] for k in range(len(self)))
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the coordinates of every point, or of the first and the last."""
+        shown = range(len(self)) if len(self) <= 12 else [*range(8), None, len(self) - 1]
+        columns = [Column("point"), *map(Column, self.names)]
+        cells = [
+            ("…",) * len(columns) if k is None else
+            (str(k), *(f"{float(np.asarray(v)[k]):.4g}" for v in self.values))
+            for k in shown
+        ]  # fmt: skip
+        title = f"{len(self)} x {point_label(self.points)}"
+        return Table(title, tuple(columns), (), tuple(cells))._repr_html_()
 
     def __repr__(self) -> str:
         spans = [f"{n}={float(min(v)):g} … {float(max(v)):g}" for n, v in self.coords.items()]

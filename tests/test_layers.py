@@ -24,11 +24,12 @@ LAYERS = {
     "penalty": 3,
     "leaf": 4, "splitting": 4,
     "penalties": 5, "objective": 5,
-    "convert": 6, "coupling": 6, "report": 6, "storage": 6, "grid": 6, "choice": 6,
-    "fit": 7, "results": 7,
-    "sweeps": 8,
-    "jaxreg": 9,
-    "testing": 10, "cli": 10,
+    "convert": 6, "coupling": 6, "report": 6, "storage": 6,
+    "grid": 7, "choice": 7,
+    "fit": 8, "results": 8,
+    "sweeps": 9,
+    "jaxreg": 10,
+    "testing": 11, "cli": 11,
 }  # fmt: skip
 
 # The operators of a penalty make combinations, which are penalties.

@@ -45,7 +45,7 @@ def describe(job: Job) -> str:
 def _classes(dataset: Dataset) -> str:
     """How many classes, and of few how many rows each has."""
     counts = np.bincount(dataset.y)
-    if len(counts) > 10:
+    if len(counts) > 5:
         return f"{len(counts)} classes ({counts.min()} to {counts.max()} rows each)"
     each = ", ".join(f"{name}: {n}" for name, n in zip(dataset.class_names, counts))
     return f"{len(counts)} classes ({each})"

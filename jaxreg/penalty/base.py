@@ -15,6 +15,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import html
 import operator
 import re
 from collections.abc import Callable
@@ -272,6 +273,11 @@ class Penalty(abc.ABC):
         return Scaled(checked, self)
 
     __rmul__ = __mul__
+
+    def _repr_html_(self) -> str:
+        """For a notebook: a line for each term of a sum."""
+        terms = self.terms() or (self,)
+        return "<br>".join(f"<code>{html.escape(repr(term))}</code>" for term in terms)
 
     def __repr__(self) -> str:
         # Strengths first; structure only where it is not the default.

@@ -12,6 +12,7 @@ from jaxreg.results.status import Status
 
 __all__ = [
     "BLUE",
+    "Display",
     "GREY",
     "ORANGE",
     "RED",
@@ -22,6 +23,14 @@ __all__ = [
     "short",
     "some",
 ]
+
+
+class Display:
+    """A picture that was drawn: its fields hold the numbers, its attributes the artists."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {getattr(self, 'title', '')}".rstrip(": ")
+
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, RED = "#0072B2", "#E69F00", "#6E6E6E", "#C1272D"

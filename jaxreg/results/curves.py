@@ -19,6 +19,7 @@ from jaxreg.results._pictures import (
     GREY,
     ORANGE,
     RED,
+    Display,
     choice_indices,
     coordinates,
     ordered,
@@ -45,8 +46,8 @@ class Curve:
     dashed: bool
 
 
-@dataclasses.dataclass
-class ValidationCurveDisplay:
+@dataclasses.dataclass(repr=False)
+class ValidationCurveDisplay(Display):
     """Training and validation means against a coordinate, with ± one standard error and both choices.
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_`, `bands_` and

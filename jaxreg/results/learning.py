@@ -8,15 +8,24 @@ from typing import Any
 import numpy as np
 
 from jaxreg.results import summary
-from jaxreg.results._pictures import BLUE, GREY, RED, choice_indices, ordered, point_text, some
+from jaxreg.results._pictures import (
+    BLUE,
+    GREY,
+    RED,
+    Display,
+    choice_indices,
+    ordered,
+    point_text,
+    some,
+)
 from jaxreg.results.axes import add_legend, dress_values, new_axes, place, pyplot
 from jaxreg.results.status import Status
 
 __all__ = ["LearningCurvesDisplay"]
 
 
-@dataclasses.dataclass
-class LearningCurvesDisplay:
+@dataclasses.dataclass(repr=False)
+class LearningCurvesDisplay(Display):
     """A metric against the step, one line per point, coloured by the first strength.
 
     Fields hold the numbers, `curves` [K, T] averaged over folds and seeds; `plot` makes the artists:

@@ -6,14 +6,15 @@ import dataclasses
 from typing import Any
 
 from jaxreg.results import summary
+from jaxreg.results._pictures import Display
 from jaxreg.results.axes import pyplot
 from jaxreg.results.curves import ValidationCurveDisplay
 
 __all__ = ["ProfilesDisplay"]
 
 
-@dataclasses.dataclass
-class ProfilesDisplay:
+@dataclasses.dataclass(repr=False)
+class ProfilesDisplay(Display):
     """For each coordinate that varies, the validation curve of the best of the others at each value.
 
     `displays` are `ValidationCurveDisplay`s by coordinate; `plot` draws them beside each other on one

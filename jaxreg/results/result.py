@@ -445,6 +445,12 @@ class SweepResult:
             return "SweepResult(...)"
         return summary.describe(self)
 
+    def _repr_html_(self) -> str:
+        """For a notebook: the table."""
+        if "..." in (text := repr(self)) and "\n" not in text:
+            return f"<code>{text}</code>"
+        return self.table()._repr_html_()
+
     def _refuse_joined(self, owner: str) -> None:
         if isinstance(self.points, Parts):
             raise ValueError(

@@ -12,6 +12,7 @@ from jaxreg.results._pictures import (
     GREY,
     ORANGE,
     RED,
+    Display,
     choice_indices,
     coordinates,
     short,
@@ -26,8 +27,8 @@ _MARKS = {"min": ("*", "white", "black", 17), "1se": ("o", "none", ORANGE, 13)}
 _WORDS = {"min": "lowest loss", "1se": "1-SE rule"}
 
 
-@dataclasses.dataclass
-class HeatMapDisplay:
+@dataclasses.dataclass(repr=False)
+class HeatMapDisplay(Display):
     """A metric over two coordinates: cells where the points are a product, dots where they are not.
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `map_`, `colorbar_`, `choices_`
@@ -116,8 +117,8 @@ class HeatMapDisplay:
         return list(zip(at[0].position, at[1].position))
 
 
-@dataclasses.dataclass
-class ParallelDisplay:
+@dataclasses.dataclass(repr=False)
+class ParallelDisplay(Display):
     """One line per point through an axis for each coordinate and the score, coloured by the score.
 
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_` (one per point, None

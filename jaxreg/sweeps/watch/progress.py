@@ -10,12 +10,13 @@ from typing import Any
 __all__ = ["Progress"]
 
 
+def _in_notebook() -> bool:
+    # There rich draws with ipywidgets, and without them it would only warn.
+    return "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
+
+
 def _wanted(progress: bool | None) -> bool:
-    if progress is not None:
-        return progress
-    # In a notebook rich draws with ipywidgets, and without them it would only warn.
-    notebook = "ipykernel" in sys.modules and importlib.util.find_spec("ipywidgets") is not None
-    return notebook or sys.stderr.isatty()
+    return progress if progress is not None else _in_notebook() or sys.stderr.isatty()
 
 
 class Progress:
@@ -64,6 +65,8 @@ def _bar(label: str, points: int, steps: int) -> tuple[Any, Any]:
         progress.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=Console(stderr=True),
         expand=True,
+        # A bar that has ended would stay in a notebook as an empty output.
+        transient=_in_notebook(),
         # rich's own ten times a second took 5 % of a two-core machine.
         refresh_per_second=1,
     )
