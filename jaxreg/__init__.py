@@ -12,7 +12,7 @@ import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox i
 import jaxreg.metrics as metrics  # noqa: F401
 import jaxreg.select as select  # noqa: F401
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
-from jaxreg.fit import Folds, Trainer, fit, folds
+from jaxreg.fit import Folds, Trainer, fit, folds, stream
 from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import ledger, penalized
@@ -132,6 +132,7 @@ __all__ = [
     "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",
+    "stream",
     "sweep",
     "tabulate",
     "total_variation",

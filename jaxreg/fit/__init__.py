@@ -2,6 +2,7 @@
 
 from jaxreg.fit.folds import Folds, folds
 from jaxreg.fit.single import fit
+from jaxreg.fit.source import stream
 from jaxreg.fit.trainer import Trainer, TrainState
 
-__all__ = ["Folds", "TrainState", "Trainer", "fit", "folds"]
+__all__ = ["Folds", "TrainState", "Trainer", "fit", "folds", "stream"]

@@ -35,7 +35,9 @@ def as_rows(owner: str, data: Any, name: str = "data") -> tuple[tuple, int]:
     """
     example = "a tuple of arrays with the rows first, such as (X, y)"
     if not isinstance(data, (tuple, list)) or not len(data):
-        raise TypeError(f"{owner}: `{name}` must be {example}, got {_kind(data)}.")
+        loader = callable(data) or (hasattr(data, "__iter__") and not hasattr(data, "shape"))
+        outside = " For batches from outside give jaxreg.stream(...)." if loader else ""
+        raise TypeError(f"{owner}: `{name}` must be {example}, got {_kind(data)}.{outside}")
     foreign = lambda x: _library(x) is not None or _is_list(x)
     converted = tuple(
         jax.tree.map(lambda x, i=i: _array(owner, f"{name}[{i}]", x), part, is_leaf=foreign)

@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
+from jaxreg.fit.batches import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.check import Checked, check, frozen, trainer_at
 from jaxreg.fit.intake import (
     as_rows,
@@ -26,7 +27,6 @@ from jaxreg.fit.intake import (
 )
 from jaxreg.fit.judge import find_ways
 from jaxreg.fit.prepare import prepared
-from jaxreg.fit.stream import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["fit", "forgotten"]

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
-from jaxreg.fit.stream import BatchStream
+from jaxreg.fit.batches import BatchStream, WindowStream
 
 __all__ = ["MakeTrainer", "TrainState", "Trainer", "takes_weights"]
 
@@ -221,14 +221,14 @@ class Trainer:
         self,
         state: TrainState,
         data: tuple,
-        stream: BatchStream,
+        stream: BatchStream | WindowStream,
         first: int | Array,
         n: int | Array,
     ) -> TrainState:
         """The steps first, …, first + n - 1 on the batches of `stream`; both may be traced.
 
-        `n` is at most `stream.ahead`; reverse mode needs a Python integer. Under `vmap` over states and
-        points the batches are gathered once for all of them.
+        `n` is at most `stream.ahead`, if it has one; reverse mode needs a Python integer. Under `vmap`
+        over states and points the batches are gathered once for all of them.
         """
         batch_at = stream.batches(data, first)
 

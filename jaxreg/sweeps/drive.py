@@ -171,7 +171,8 @@ class Drive:
         self.population.fetch()
         if leads():
             try:
-                self.store.save(self.population.step, self._whole(), {"told": self._told})
+                note = {"told": self._told, "source": self.population.source}
+                self.store.save(self.population.step, self._whole(), note)
             except CheckpointError as error:
                 self.warnings.append(f"a checkpoint could not be written: {error}")
         self._saved_at = time.monotonic()
@@ -200,6 +201,7 @@ class Drive:
         population.step = found.step
         self.status, self.last = np.array(whole["status"]), np.array(whole["last"])
         self._told = int(found.note["told"])
+        population.source = found.note.get("source")
         population.place()
         return True
 

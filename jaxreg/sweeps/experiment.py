@@ -39,6 +39,7 @@ def fingerprint(
         "folds": digest(common.folds),
         "weights": digest(common.weights),
         "prepared": digest(common.numbers),
+        "stream": digest(common.window),
         "key": digest(common.key),
         "seeds": seeds,
         "steps": agenda.steps,

@@ -22,11 +22,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
-from jaxreg.fit.stream import init_key, stream_key
+from jaxreg.fit.batches import init_key, stream_key
 from jaxreg.grid import Grid
-from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
+from jaxreg.sweeps.machine.hosts import agree, every_host, from_host, raw, to_host
 from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
 from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Spec, programs
+from jaxreg.sweeps.reader import Reader
 
 __all__ = ["Population"]
 
@@ -51,9 +52,17 @@ class Population:
     """
 
     def __init__(
-        self, spec: Spec, common: Common, grid: Grid, seeds: int, n_pairs: int, layout: Layout
+        self,
+        spec: Spec,
+        common: Common,
+        grid: Grid,
+        seeds: int,
+        n_pairs: int,
+        layout: Layout,
+        reader: Reader | None = None,
     ):
-        self.spec, self.grid, self.seeds = spec, grid, seeds
+        self.spec, self.grid, self.seeds, self.reader = spec, grid, seeds, reader
+        self.source: Any = None  # where a stream was before the window of `step`
         self._programs = programs(spec)
         self._common = self._everywhere(common)
         self.step = 0
@@ -80,11 +89,28 @@ class Population:
 
     def advance(self, to: int) -> None:
         """Train every running lane up to step `to`."""
+        if self.reader is not None:
+            return self._stream_to(self.reader, to)
         # With a block more than there are threads one of them would idle: cut the way, so that the
         # blocks can take turns.
         uneven = len(self.blocks) % self.layout.streams and len(self.blocks) > 1
         self._run(self.step, to, self.layout.streams if uneven else 1)
         self.step = to
+
+    def _stream_to(self, reader: Reader, to: int) -> None:
+        """Window by window; each is read once for all lanes."""
+        width = self.spec.ahead
+        while self.step < to:
+            window = reader.window(self.step // width, self.source)
+            self.source = window.source
+            self._common = self._common._replace(window=self._whole(window.batches))
+            end = min(to, (window.number + 1) * width)
+            self._run(self.step, end, 1)
+            self.step = end
+
+    def _whole(self, batches: tuple) -> tuple:
+        """The batches of all hosts, each of which reads its part, on every device."""
+        return batches if self.spec.mesh is None else self._everywhere(every_host(batches))
 
     def _run(self, first: int, last: int, parts: int) -> None:
         cuts = [first + (last - first) * i // parts for i in range(parts + 1)]

@@ -23,9 +23,9 @@ from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
+from jaxreg.fit.batches import BatchStream, WindowStream, normalized
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.splits import FoldTable
-from jaxreg.fit.stream import BatchStream, normalized
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
 from jaxreg.objective import terms_in
 
@@ -70,6 +70,9 @@ class Common(NamedTuple):
     """What all lanes have in common; resident once on every device."""
 
     data: tuple  # n rows, or F x n where the rows of each fold are prepared apart
+    window: (
+        tuple | None
+    )  # batches [W, rows, ...] that were read from a stream; then data only judge
     numbers: PyTree  # leaves [F, ...] that were prepared for each fold, or None
     folds: FoldTable
     weights: Array | None  # [n], of the rows
@@ -87,7 +90,7 @@ class Spec:
     sizes: tuple[tuple[int, int], ...]  # of the folds, where something is called with their rows
     terms: tuple[str, ...]  # of the penalties in a point
     batch_size: int | None
-    ahead: int  # steps whose batches are drawn at once
+    ahead: int  # steps whose batches are drawn, or read, at once
     fewest: int  # training rows of the smallest fold
     padded: bool  # whether full batches are filled up
     apart: bool  # whether the rows of each fold are prepared apart
@@ -274,8 +277,17 @@ def _advance(
 def _run(
     common: Common, spec: Spec, t: Array, n: Array, states: LaneState, bundle: Bundles
 ) -> LaneState:
+    at, data = _at(common, spec, bundle), _data(common, spec, bundle)
+    stream = _stream(common, spec, bundle)
+    run = lambda state, point: at(point).run(state, data, stream, t, n)
+    return states._replace(train=_over(run)(states.train, bundle.points))
+
+
+def _stream(common: Common, spec: Spec, bundle: Bundles) -> BatchStream | WindowStream:
+    if common.window is not None:
+        return WindowStream(common.window, bundle.stream_key, spec.ahead, _batch(spec))
     fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
-    stream = BatchStream(
+    return BatchStream(
         fold.rows,
         fold.count,
         bundle.stream_key,
@@ -286,9 +298,6 @@ def _run(
         normalized(common.weights, fold.rows, fold.count),
         spec.padded,
     )
-    at, data = _at(common, spec, bundle), _data(common, spec, bundle)
-    run = lambda state, point: at(point).run(state, data, stream, t, n)
-    return states._replace(train=_over(run)(states.train, bundle.points))
 
 
 def _batch(spec: Spec) -> Any:
@@ -301,6 +310,8 @@ def _batch(spec: Spec) -> Any:
 def _look(
     common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
+    if common.window is not None:
+        return _look_at_stream(common, spec, at, states, bundle)
     fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
     weights = fold.times.astype(float)
     if common.weights is not None:
@@ -314,6 +325,31 @@ def _look(
         return _noted(state, metrics | whole, terms, at, common.patience)
 
     return _over(lane)(states, bundle.points, whole)
+
+
+def _look_at_stream(
+    common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
+) -> tuple[Best | None, Log]:
+    """As `_look`, where the training rows are those of the last batch."""
+    stream = WindowStream(common.window or (), bundle.stream_key, spec.ahead)
+    last = stream.at(jnp.maximum(common.times[at] - 1, 0))
+    made = _at(common, spec, bundle)
+
+    def lane(state, point):
+        trainer, parts = made(point), (last, common.data)
+        each = [
+            judge.by_weights(trainer, state.train, part, _ones(part), spec.ways) for part in parts
+        ]
+        metrics = {name: jnp.concatenate([e[name] for e in each]) for name in each[0]}
+        metrics |= judge.of_rows(trainer, state.train, parts, spec.ways)
+        terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
+        return _noted(state, metrics, terms, at, common.patience)
+
+    return _over(lane)(states, bundle.points)
+
+
+def _ones(rows: tuple) -> Array:
+    return jnp.ones((len(jax.tree.leaves(rows)[0]), 1))
 
 
 def _of_rows(

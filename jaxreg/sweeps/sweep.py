@@ -6,6 +6,7 @@ This module checks what the user asked for, builds the population, and turns whe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -22,6 +23,7 @@ from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import as_rows, check_batch, check_key, check_weights, count
 from jaxreg.fit.prepare import Prepared, prepared
 from jaxreg.fit.single import forgotten
+from jaxreg.fit.source import Stream, whole
 from jaxreg.fit.splits import Splits, make_splits
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
@@ -36,6 +38,7 @@ from jaxreg.sweeps.machine.machine import Machine, check_machine, default_mesh
 from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Common, Spec
+from jaxreg.sweeps.reader import Reader, window_steps
 from jaxreg.sweeps.watch.callbacks import Callback, Callbacks, Outline
 from jaxreg.sweeps.watch.progress import Progress
 
@@ -60,6 +63,7 @@ class _Rows(NamedTuple):
     prepared: Prepared  # all rows, those of separate validation data last
     weights: Array | None  # [n]
     splits: Splits
+    stream: Stream | None = None  # of what is trained on; then the rows judge alone
 
 
 class _Options(NamedTuple):
@@ -84,17 +88,18 @@ class _Job(NamedTuple):
     experiment: dict[str, Any]
     directions: dict[str, str]
     warnings: list[str]
+    reader: Reader | None
 
 
 def sweep(
     trainer: MakeTrainer,
     grid: Grid,
-    data: tuple,
+    data: tuple | Stream,
     *,
     steps: int,
     key: Array,
     folds: int | Sequence | np.ndarray | Array | None = None,
-    validation: tuple | None = None,
+    validation: tuple | Stream | None = None,
     sample_weight: Any = None,
     prepare: Callable | None = None,
     seeds: int = 1,
@@ -119,7 +124,9 @@ def sweep(
       trainer: a function point -> `Trainer`; loss, metrics, start and optimizer may all depend on the
         point. Define it once: compiled programs are found by it.
       grid: K points, from `jaxreg.grid` or `jaxreg.points`.
-      data: arrays with n rows each, such as (X, y); also frames, series and tensors of numbers.
+      data: arrays with n rows each, such as (X, y); also frames, series and tensors of numbers. Or a
+        `jaxreg.stream` of batches, which is read once for all lanes; it needs `validation`, and its
+        "train" scores are those of the last batch.
       steps: updates per lane.
       key: PRNG key of folds, initial parameters, minibatches and the loss's own noise.
       folds: an int for random folds of equal size; `jaxreg.folds(n, ...)` for stratified, grouped,
@@ -172,7 +179,7 @@ def sweep(
     rows = _rows(data, validation, folds, sample_weight, prepare, key)
     options = _Options(
         count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
-        check_batch("sweep", batch_size, rows.splits.fewest), count("sweep", "evals", evals), halving,
+        _batch_size(batch_size, rows), count("sweep", "evals", evals), halving,
         None if patience is None else count("sweep", "patience", patience), machine or Machine(),
     )  # fmt: skip
     calls = Callbacks(callbacks)
@@ -184,10 +191,12 @@ def sweep(
         outline = job.outline(population)
         calls.start(outline)
         drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
-        finished = drive.run()
+        with contextlib.closing(job.reader) if job.reader else contextlib.nullcontext():
+            finished = drive.run()
     result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by)
     calls.finish(result)
-    for text in (*job.warnings, *drive.warnings, *calls.report()):
+    left_out = _left_out(job.reader)
+    for text in (*job.warnings, *drive.warnings, *left_out, *calls.report()):
         warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
     if not finished:
         raise Interrupted(_interruption(population.step, steps, checkpoint), result)
@@ -203,7 +212,7 @@ def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _J
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
     size = o.batch_size or splits.fewest
-    data = rows.prepared.data
+    data = rows.prepared.data if rows.stream is None else rows.stream.first
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), data)
     numbers = rows.prepared.of_fold(0)
     checked = check("sweep", trainer, point, batch, o.key, numbers)
@@ -218,24 +227,43 @@ def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _J
         weighted=rows.weights is not None, padded=padded, numbers=numbers,
     )  # fmt: skip
     judge.check_sizes("sweep", ways, splits.sizes)
-    whole = any(way == "whole" for _, way in ways)
+    reader = None if rows.stream is None else _reader(rows.stream, o.steps, mesh)
+    by_rows = any(way == "whole" for _, way in ways)
     spec = Spec(
-        trainer, ways, splits.sizes if whole else (), tuple(terms_in(point)), o.batch_size,
-        _ahead(agenda, splits.fewest, o.batch_size), splits.fewest, padded, rows.prepared.apart,
+        trainer, ways, splits.sizes if by_rows else (), tuple(terms_in(point)), o.batch_size,
+        _ahead(agenda, splits.fewest, o.batch_size) if reader is None else reader.width,
+        splits.fewest, padded, rows.prepared.apart,
         o.patience is not None, mesh, o.machine.shard_params,
     )  # fmt: skip
     common = Common(
-        data, rows.prepared.numbers, jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
+        rows.prepared.data, reader and reader.window(0).batches, rows.prepared.numbers,
+        jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
         jnp.asarray(agenda.times, jnp.int32), jnp.asarray(o.patience or 0, jnp.int32),
     )  # fmt: skip
     return _Job(
-        lambda: Population(spec, common, grid, o.seeds, n_pairs, layout),
+        lambda: Population(spec, common, grid, o.seeds, n_pairs, layout, reader),
         lambda population: _outline(population, n_folds, o, rows.prepared),
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
         forgotten(checked),
+        reader,
     )
+
+
+def _reader(stream: Stream, steps: int, mesh: Any) -> Reader:
+    # With several devices the window is placed by the population, which knows the other hosts.
+    placed = (lambda x: jax.tree.map(jnp.asarray, x)) if mesh is None else (lambda x: x)
+    return Reader(stream, window_steps(stream, steps), steps, placed)
+
+
+def _left_out(reader: Reader | None) -> list[str]:
+    if reader is None or not reader.short:
+        return []
+    return [
+        f"{reader.short} batches of the stream had fewer rows than the first and were left out, as the "
+        "last of an epoch may."
+    ]
 
 
 def _refuse_idle(checked: Checked, grid: Grid) -> None:
@@ -314,6 +342,14 @@ def _interruption(step: int, steps: int, checkpoint: Any) -> str:
     )
 
 
+def _batch_size(batch_size: Any, rows: _Rows) -> int | None:
+    if rows.stream is not None and batch_size is not None:
+        raise ValueError(
+            f"sweep: the batches of the stream have {rows.stream.rows} rows; leave `batch_size` out."
+        )
+    return check_batch("sweep", batch_size, rows.splits.fewest)
+
+
 def _check_options(grid: Any, halving: Any, checkpoint_every: Any) -> None:
     if not isinstance(grid, Grid):
         raise TypeError(
@@ -337,14 +373,18 @@ def _joined(a: Any, b: Any) -> Any:
 
 
 def _rows(
-    data: tuple,
-    validation: tuple | None,
+    data: tuple | Stream,
+    validation: tuple | Stream | None,
     folds: Any,
     weights: Any,
     prepare: Callable | None,
     key: Array,
 ) -> _Rows:
+    if isinstance(data, Stream):
+        return _streamed(data, validation, folds=folds, sample_weight=weights, prepare=prepare)
     data, n = as_rows("sweep", data)
+    if isinstance(validation, Stream):
+        validation = whole(validation)
     n_valid = 0
     if validation is not None:
         validation, n_valid = as_rows("sweep", validation, "validation")
@@ -358,6 +398,28 @@ def _rows(
     table = splits.table
     trained = (rows[:m] for rows, m in zip(table.rows, table.count))
     return _Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
+
+
+def _streamed(stream: Stream, validation: Any, **others: Any) -> _Rows:
+    """One fold, trained on a stream and judged by arrays."""
+    odd = [name for name, given in others.items() if given is not None]
+    if odd:
+        raise ValueError(
+            f"sweep: `{odd[0]}` is for arrays, whose rows are known beforehand; a stream brings batches as "
+            "they are. Put weights and scales into the batches or the loss."
+        )
+    if validation is None:
+        raise ValueError("sweep: a stream needs `validation`: arrays, or a stream that ends.")
+    if validation is stream:
+        raise ValueError(
+            "sweep: `validation` must be other data than the stream that is trained on."
+        )
+    if isinstance(validation, Stream):
+        validation = whole(validation)
+    rows, n = as_rows("sweep", validation, "validation")
+    _check_alike(stream.first, rows)
+    splits = make_splits(None, stream.rows, n, jax.random.key(0))
+    return _Rows(Prepared(jax.tree.map(jnp.asarray, rows)), None, splits, stream)
 
 
 def _check_alike(data: tuple, validation: tuple) -> None:

@@ -12,9 +12,9 @@ from sklearn.model_selection import KFold, LeaveOneGroupOut, RepeatedKFold, Time
 
 import jaxreg as jr
 from jaxreg.fit import judge
+from jaxreg.fit.batches import BatchStream, normalized
 from jaxreg.fit.judge import find_ways
 from jaxreg.fit.splits import make_splits
-from jaxreg.fit.stream import BatchStream, normalized
 from jaxreg.fit.trainer import takes_weights
 
 KEY = jax.random.key(0)

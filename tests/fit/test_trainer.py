@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxreg as jr
-from jaxreg.fit.stream import BatchStream, init_key, stream_key
+from jaxreg.fit.batches import BatchStream, init_key, stream_key
 
 N, D, H = 24, 5, 7
 KEY = jax.random.key(0)

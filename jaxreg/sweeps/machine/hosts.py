@@ -17,7 +17,7 @@ from jax.sharding import Sharding
 
 from jaxreg._tree import PyTree
 
-__all__ = ["ProcessLeft", "agree", "from_host", "leads", "raw", "to_host"]
+__all__ = ["ProcessLeft", "agree", "every_host", "from_host", "leads", "raw", "to_host"]
 
 
 class ProcessLeft(RuntimeError):
@@ -71,6 +71,18 @@ def to_host(tree: PyTree) -> PyTree:
 
     with _together():
         return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree, tiled=True))
+
+
+def every_host(batches: PyTree) -> PyTree:
+    """Batches [W, rows, ...] of every process, one after the other along their rows."""
+    if jax.process_count() == 1:
+        return batches
+    from jax.experimental import multihost_utils
+
+    swap = lambda x: np.moveaxis(np.asarray(x), 1, 0)
+    with _together():
+        whole = multihost_utils.process_allgather(jax.tree.map(swap, batches), tiled=True)
+    return jax.tree.map(lambda x: np.moveaxis(np.asarray(x), 0, 1), whole)
 
 
 def from_host(tree: PyTree, like: PyTree, place: Callable[[Any], Sharding | None]) -> PyTree:

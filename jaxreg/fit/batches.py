@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 
 from jaxreg.fit.shuffle import shuffled
 
-__all__ = ["BatchStream", "init_key", "normalized", "stream_key"]
+__all__ = ["BatchStream", "WindowStream", "init_key", "normalized", "stream_key"]
 
 
 def init_key(key: Array, seed: ArrayLike) -> Array:
@@ -107,6 +107,39 @@ class BatchStream:
         key = of_epoch(epochs)[epoch - base]
         place = (steps - epoch * per_epoch)[:, None] * size + jnp.arange(size, dtype=first.dtype)
         return self.rows[shuffled(place, jnp.moveaxis(key, -1, 0)[..., None], self.count)]
+
+    def noise_key(self, step: int | Array) -> Array:
+        """The key a stochastic loss gets at this step."""
+        return jax.random.fold_in(self.key, 2 * step + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowStream:
+    """Batches that were read from outside: those of W steps, of which the first is a multiple of W.
+
+    `window` has leaves [W, rows, ...]; `key` is that of the noise of one (fold, seed).
+    """
+
+    window: tuple
+    key: Array
+    width: int
+    sharding: Sharding | None = None
+
+    def at(self, step: int | Array) -> tuple:
+        """The batch of a step."""
+        step = jnp.asarray(step)
+        place = lax.rem(step, jnp.asarray(self.width, step.dtype))
+        batch = jax.tree.map(
+            lambda a: lax.dynamic_index_in_dim(a, place, keepdims=False), self.window
+        )
+        if self.sharding is None:
+            return batch
+        return jax.tree.map(lambda a: lax.with_sharding_constraint(a, self.sharding), batch)
+
+    def batches(self, data: tuple, first: int | Array) -> Callable[[Any], tuple[tuple, None]]:
+        """A function i -> the batch of step first + i, and no weights."""
+        del data
+        return lambda i: (self.at(first + i), None)
 
     def noise_key(self, step: int | Array) -> Array:
         """The key a stochastic loss gets at this step."""
