@@ -184,15 +184,15 @@ def sweep(
     )  # fmt: skip
     calls = Callbacks(callbacks)
     job = _job(trainer, grid, rows, options)
-    store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
-    with Progress(label, len(grid), steps, progress) as bar:
+    reading = contextlib.closing(job.reader) if job.reader else contextlib.nullcontext()
+    with reading, Progress(label, len(grid), steps, progress) as bar:
+        store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
         population = job.population()
         outline = job.outline(population)
         calls.start(outline)
         drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
-        with contextlib.closing(job.reader) if job.reader else contextlib.nullcontext():
-            finished = drive.run()
+        finished = drive.run()
     result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by)
     calls.finish(result)
     left_out = _left_out(job.reader)
