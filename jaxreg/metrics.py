@@ -72,7 +72,7 @@ class Metric:
       formula: (y, predictions, weights [n]) -> scalar; the weights sum to 1.
 
     >>> import jaxreg as jr
-    >>> jr.metrics.rmse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])).round(4).item()
+    >>> round(jr.metrics.rmse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])).item(), 4)
     1.4142
     >>> jr.metrics.rmse.of(lambda w, x: x @ w)
     metrics.rmse.of(<lambda>)

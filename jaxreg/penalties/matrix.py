@@ -164,7 +164,7 @@ class Orthogonal(OfMatrices):
 
     def leaf_value(self, x: Array) -> Array:
         # Squares of what is very large overflow to inf and -inf, whose sum is NaN: then in other units.
-        top = lax.stop_gradient(jnp.max(jnp.abs(x)))
+        top = lax.stop_gradient(jnp.max(jnp.abs(x), initial=0))
         unit = jnp.where(top > 1e9, top, 1)
         w = self.matrices(x) / unit
         m, n = w.shape[-2:]

@@ -51,7 +51,7 @@ def result():
 def test_lanes_equal_single_fits(result):
     from jaxreg.fit.splits import make_splits
 
-    rows = make_splits(3, len(X).table, 0, KEY).rows[1]
+    rows = make_splits(3, len(X), 0, KEY).table.rows[1]
     alone = jr.fit(
         trainer, GRID[3], (X, Y), steps=24, batch_size=8, key=KEY, rows=rows, fold=1, seed=1
     )

@@ -68,6 +68,7 @@ def plan(
       ValueError: the mesh has more devices than there are lanes.
     """
     n = stages[0][0]
+    chunk = None if chunk is None else int(chunk)
     asked, given = "the chunk was given" if chunk else "", chunk is not None
     if mesh is not None:
         devices = mesh.shape["lanes"]
