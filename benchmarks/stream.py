@@ -4,8 +4,8 @@ Sparse autoencoders, 16 λ x 2 learning rates, on xz-compressed shards that are 
 either candidate holds a fraction of the rows in memory. Reading a batch takes several times as long as
 training one point on it, which is where people who sweep over files are. The loop is a good one: each point
 has one compiled step, reads the same batches, and a thread reads ahead for it as well. Answers are compared
-before anything is timed. The idle share is what the devices wait for the reader, where it alone would be fast
-enough: batches from memory instead of from shards.
+before anything is timed. The idle share is what the devices wait for a reader that is fast enough: batches
+from memory instead of from shards, against resident arrays.
 """
 
 from __future__ import annotations
