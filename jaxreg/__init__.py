@@ -12,7 +12,7 @@ import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox i
 import jaxreg.metrics as metrics  # noqa: F401
 import jaxreg.select as select  # noqa: F401
 from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
-from jaxreg.fit import Folds, Trainer, fit, folds, stream
+from jaxreg.fit import Trainer, fit, folds, stream
 from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import ledger, penalized
@@ -70,7 +70,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Callback",
     "Elementwise",
-    "Folds",
     "Halving",
     "Interrupted",
     "LeafPenalty",

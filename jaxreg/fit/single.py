@@ -27,6 +27,7 @@ from jaxreg.fit.intake import (
 )
 from jaxreg.fit.judge import find_ways
 from jaxreg.fit.prepare import prepared
+from jaxreg.fit.source import Stream
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
 __all__ = ["fit", "forgotten"]
@@ -96,6 +97,10 @@ def fit(
     >>> jax.grad(valid)(jr.l2(0.25))  # w = 1 / (1 + 4 lam) = 1/2: lam = 1/4 is the best there is
     l2(...e-0...)
     """
+    if isinstance(data, Stream):
+        raise TypeError(
+            "fit: a stream is for jaxreg.sweep; give it one point, as in jaxreg.points([point])."
+        )
     data, n = as_rows("fit", data)
     rows = row_numbers("fit", rows, n)
     check_key("fit", key)

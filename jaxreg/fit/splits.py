@@ -165,7 +165,7 @@ def _by_label(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
 def _pairs(folds: Any, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
     if hasattr(folds, "split") or isinstance(folds, (dict, str, bool)) or not _iterable(folds):
         splitter = hasattr(folds, "split") and not isinstance(folds, str)
-        what = f"a {type(folds).__name__}" if splitter else repr(folds)
+        what = f"a {type(folds).__name__}" if splitter else repr(folds)[:60]
         raise TypeError(f"sweep: `folds` must say which rows each fold has, got {what}. {_WAYS}")
     given = list(folds)
     if len(given) == 2 and isinstance(folds, tuple) and all(np.ndim(x) == 1 for x in given):

@@ -426,6 +426,12 @@ class SweepResult:
             `like` has another structure.
         """
         header, trees = archive.read_archive(archive.archive_path(path), _KIND)
+        missing = [name for name in _HEADER if name not in header]
+        if missing:
+            raise ValueError(
+                f"load: {str(path)!r} was written by another version, its header has no {missing[0]!r}. "
+                "Read it with that version, or run the sweep again."
+            )
         point, params = (None, None) if like is None else like
         if point is not None and point_label(point) != header["point"]:
             raise ValueError(
@@ -472,6 +478,7 @@ class SweepResult:
         return np.where(diverged, np.nan, self.lanes(metric, split))
 
 
+_HEADER = ("made_by", "coords", "terms", "strengths", "directions", "folds", "point")
 # The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.
 _DATA_FIELDS = (
     "coords",

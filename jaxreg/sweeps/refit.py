@@ -161,10 +161,11 @@ def refit(
     if "steps" not in made_by and "steps" not in options:
         raise ValueError("refit: `result` does not tell how long it was trained; give `steps`.")
     given = {"steps": made_by.get("steps"), "batch_size": made_by.get("batch_size")} | options
-    if made_by.get("prepare") and given.get("prepare") is None:
-        raise ValueError(
-            "refit: `result` is of a sweep with `prepare`; give refit the same, or the trainings differ."
-        )
+    for name in ("prepare", "sample_weight"):
+        if made_by.get(name) and given.get(name) is None:
+            raise ValueError(
+                f"refit: `result` is of a sweep with `{name}`; give it here too, or the trainings differ."
+            )
     given.setdefault("evals", 20 if made_by.get("patience") else 1)
     rows = _rows(result, chosen, given["steps"])
     # Equal points once, in the order of their coordinates; of equal ones the last, whose are all known.

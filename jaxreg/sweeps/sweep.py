@@ -242,7 +242,7 @@ def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _J
     )  # fmt: skip
     return _Job(
         lambda: Population(spec, common, grid, o.seeds, n_pairs, layout, reader),
-        lambda population: _outline(population, n_folds, o, rows.prepared),
+        lambda population: _outline(population, n_folds, o, rows),
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
@@ -290,13 +290,14 @@ def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
     return min(longest, int(np.clip(fewest // (batch_size or fewest), 64, 1024)))
 
 
-def _outline(population: Population, folds: int, options: _Options, prepared: Prepared) -> Outline:
+def _outline(population: Population, folds: int, options: _Options, rows: _Rows) -> Outline:
     made_by = {
         "steps": options.steps, "seeds": options.seeds, "folds": folds,
         "batch_size": options.batch_size, "halving": options.halving and repr(options.halving),
         "patience": options.patience, "layout": str(population.layout), "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
-        "prepare": prepared.apart or prepared.numbers is not None,
+        "prepare": rows.prepared.apart or rows.prepared.numbers is not None,
+        "sample_weight": rows.weights is not None,
     }  # fmt: skip
     coords = {name: np.asarray(v) for name, v in population.grid.coords.items()}
     spec = population.spec

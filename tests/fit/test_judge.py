@@ -377,6 +377,22 @@ def test_unequal_full_batches_need_a_loss_that_can_be_weighted():
         sweep(noisy, (X, Y), sample_weight=W)
 
 
+def test_a_refit_is_weighted_as_the_sweep_was():
+    swept = sweep(made(mse, lr=0.3), (X, Y), (0.1, 1.0), 4, 200, sample_weight=W)
+    with pytest.raises(ValueError, match="of a sweep with `sample_weight`; give it here too"):
+        jr.refit(made(mse, lr=0.3), swept, (X, Y), key=KEY)
+    test = (X[:9], Y[:9])
+    got = jr.refit(
+        made(mse, lr=0.3), swept, (X, Y), test=test, key=KEY, sample_weight=(W, W[:9]), seeds=1
+    )
+    lam = float(swept.best().coords["lam"])
+    ridge = Ridge(lam * W.sum(), fit_intercept=False).fit(X, Y, sample_weight=W)
+    np.testing.assert_allclose(got.params("chosen by min"), ridge.coef_, atol=1e-4)
+    score, _ = got.scores("chosen by min")["loss"]
+    want = np.average(0.5 * (ridge.predict(X[:9]) - Y[:9]) ** 2, weights=W[:9])
+    np.testing.assert_allclose(score, want, rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("weights", "error", "match"),
     [

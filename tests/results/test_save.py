@@ -1,5 +1,6 @@
 """SweepResult.save and load: bit for bit, whole or not at all, and refused where damaged."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from support.results import LAMS, PARAMS, RNG, VALUES, F, K, S, make
+from support.stored import forged
 
 import jaxreg as jr
 from jaxreg.storage import archive, atomic
@@ -82,6 +84,24 @@ def test_parameters_that_are_one_array(tmp_path):
     result = make(VALUES, params=np.ones((K, F, S, 2)))
     back = jr.SweepResult.load(result.save(tmp_path / "run"))
     assert same_bits(back.params, result.params)
+
+
+def test_what_a_score_is_survives(tmp_path):
+    result = dataclasses.replace(
+        make(VALUES), directions={"auc": "larger"}, repeats=2, overlap=0.25
+    )
+    back = jr.SweepResult.load(result.save(tmp_path / "run"))
+    assert (back.directions, back.repeats, back.overlap) == ({"auc": "larger"}, 2, 0.25)
+    again = jax.tree.map(lambda x: x, result)
+    assert (again.directions, again.repeats, again.overlap) == ({"auc": "larger"}, 2, 0.25)
+
+
+@pytest.mark.parametrize("gone", ["folds", "made_by", "point"])
+def test_a_file_of_another_version_says_so(tmp_path, gone):
+    path = make(VALUES).save(tmp_path / "run")
+    forged(path, lambda known: known.pop(gone) and None)
+    with pytest.raises(ValueError, match=f"another version, its header has no '{gone}'"):
+        jr.SweepResult.load(path)
 
 
 def test_the_file_opens_with_numpy_and_needs_no_pickle(tmp_path, monkeypatch):

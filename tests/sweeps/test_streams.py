@@ -266,6 +266,10 @@ BAD = {
     "no validation": (
         lambda: sweep(jr.stream(BATCHES), validation=None), ValueError, "a stream needs `validation`",
     ),
+    "a fit": (
+        lambda: jr.fit(trainer, jr.l2(0.1), jr.stream(BATCHES), steps=2, key=KEY),
+        TypeError, r"give it one point, as in jaxreg.points",
+    ),
     "a loader as it is": (
         lambda: sweep(Counting()), TypeError, r"For batches from outside give jaxreg.stream\(...\)",
     ),
