@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxreg import _tree
+
 __all__ = [
     "Metric",
     "accuracy",
@@ -93,10 +95,10 @@ class Metric:
           sample_weight: [n] >= 0, equal by default; only their ratios count.
 
         Returns:
-          A scalar, NaN where the score is undefined.
+          A scalar, NaN where the score is undefined or, inside jit, a label is no class.
 
         Raises:
-          ValueError: shapes that do not fit.
+          ValueError: shapes that do not fit, or a label that is no class.
         """
         y, predicted = jnp.asarray(y), jnp.asarray(predicted)
         fits = y.ndim > 0 and predicted.shape[: y.ndim] == y.shape
@@ -113,7 +115,28 @@ class Metric:
                 f"metrics.{self.name}: `sample_weight` must have the shape [{n}], got "
                 f"{list(weights.shape)}."
             )
-        return self.formula(y, predicted, weights / jnp.sum(weights))
+        weights = weights / jnp.sum(weights)
+        score = self.formula(y, predicted, weights)
+        if self.name not in _OF_CLASSES:
+            return score
+        return jnp.where(self._any_other(y, predicted, weights), jnp.nan, score)
+
+    def _any_other(self, y: Array, predicted: Array, weights: Array) -> Array:
+        """Whether a label that counts is no class: it would be taken for another one."""
+        n_classes = predicted.shape[-1] if predicted.ndim > y.ndim else 2
+        if self.name in _OF_TWO and n_classes != 2:
+            raise ValueError(
+                f"metrics.{self.name}: it ranks two classes, and there are logits of {n_classes}. Give the "
+                "scores [n] of one class against the others, with labels 0 and 1."
+            )
+        odd = (y != jnp.floor(y.astype(float))) | (y < 0) | (y >= n_classes)
+        counts = odd & (_like(weights, y) > 0)
+        if _tree.is_concrete(counts) and counts.any():
+            raise ValueError(
+                f"metrics.{self.name}: labels must be the classes 0, …, {n_classes - 1}, got "
+                f"{y[counts][0]}."
+            )
+        return jnp.any(counts)
 
     def of(self, predict: Callable[..., Array], labels: int = -1) -> Bound:
         """This metric of what a model predicts.
@@ -271,7 +294,8 @@ def _average_precision(y: Array, z: Array, w: Array) -> Array:
 roc_auc = Metric("roc_auc", "larger", _roc_auc)
 average_precision = Metric("average_precision", "larger", _average_precision)
 
-_OF_CLASSES = {
+_OF_TWO = {m.name for m in (roc_auc, average_precision)}
+_OF_CLASSES = _OF_TWO | {
     m.name
     for m in (accuracy, balanced_accuracy, f1, log_loss, perplexity, brier, calibration_error)
-} | {"roc_auc", "average_precision"}
+}

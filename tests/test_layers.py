@@ -18,8 +18,9 @@ ROOT = Path(jaxreg.__file__).parent
 
 # A module imports from lower layers and from its own folder. A new one gets its line here.
 LAYERS = {
-    "prox": 0, "_convolution": 0, "_quickly": 0, "metrics": 0,
+    "prox": 0, "_convolution": 0, "_quickly": 0,
     "_tree": 1,
+    "metrics": 2,
     "select": 2, "_check": 2,
     "penalty": 3,
     "leaf": 4, "splitting": 4,

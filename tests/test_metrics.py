@@ -116,6 +116,15 @@ def test_what_is_undefined_is_nan():
     assert np.isnan(metrics.r2(np.ones(4), np.arange(4.0)))
 
 
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c[1] is not NUMBERS])
+def test_a_label_that_is_no_class_makes_no_score(name):
+    """Inside jit, where values are not known: -1 would be the last class."""
+    metric, y, predicted, *_ = CASES[name]
+    assert np.isnan(jax.jit(metric)(np.where(np.arange(N) == 3, -1, y), predicted))
+    w = (np.arange(N) != 3).astype(float)
+    assert np.isfinite(jax.jit(metric)(np.where(np.arange(N) == 3, -1, y), predicted, w))
+
+
 def test_a_bound_metric_finds_its_labels():
     w, x = jnp.ones(3), RNG.normal(size=(N, 3))
     bound = metrics.r2.of(lambda w, x: x @ w)
@@ -154,6 +163,17 @@ def test_rows_that_hold_several_labels_are_averaged():
             ValueError,
             r"must have the shape \[60\]",
         ),
+        (
+            lambda: metrics.roc_auc(CLASSES, LOGITS),
+            ValueError,
+            "roc_auc: it ranks two classes, and there are logits of 4",
+        ),
+        (
+            lambda: metrics.log_loss(2 * BINARY - 1, SCORES),
+            ValueError,
+            "labels must be the classes 0, …, 1, got -1",
+        ),
+        (lambda: metrics.accuracy(BINARY + 0.5, SCORES), ValueError, "got 0.5"),
         (lambda: metrics.mse.of(3), TypeError, "`predict` must be a function, got 3"),
         (lambda: metrics.mse.of(jnp.dot, labels=1), ValueError, "counts from the end of a batch"),
     ],

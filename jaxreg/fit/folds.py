@@ -22,13 +22,16 @@ class Folds(Sequence):
     It is a sequence of pairs, as scikit-learn's `cv=` takes one too.
 
     Attributes:
+      n: how many rows were split.
       repeats: R; the folds of one repeat follow each other.
       how: in words.
     """
 
-    def __init__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], repeats: int, how: str):
+    def __init__(
+        self, n: int, pairs: Sequence[tuple[np.ndarray, np.ndarray]], repeats: int, how: str
+    ):
         self._pairs = tuple(pairs)
-        self.repeats, self.how = repeats, how
+        self.n, self.repeats, self.how = n, repeats, how
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -98,15 +101,15 @@ def folds(
     in_order = blocks or times is not None
     _check_together(in_order, y, groups, repeats, gap)
     if blocks:
-        return Folds(_blocks(_order(times, n), k, gap), 1, "in blocks")
+        return Folds(n, _blocks(_order(times, n), k, gap), 1, "in blocks")
     if times is not None:
-        return Folds(_forward(times, k, gap), 1, "in time")
+        return Folds(n, _forward(times, k, gap), 1, "in time")
     rng, pairs = np.random.default_rng(seed), []
     for _ in range(repeats):
         number = _numbers(rng, n, k, y, groups)
         pairs += [(np.flatnonzero(number != f), np.flatnonzero(number == f)) for f in range(k)]
     kinds = {"stratified": y is not None, "whole groups": groups is not None}
-    return Folds(pairs, repeats, ", ".join(w for w, on in kinds.items() if on) or "random")
+    return Folds(n, pairs, repeats, ", ".join(w for w, on in kinds.items() if on) or "random")
 
 
 def _numbers(rng: Any, n: int, k: int, y: Any, groups: Any) -> np.ndarray:
@@ -212,6 +215,12 @@ def _column(name: str, values: Any, n: int) -> np.ndarray | None:
             f"{list(array.shape)}."
         )
     if array.dtype == object:
+        missing = [i for i, x in enumerate(array) if x is None or x != x or str(x) == "<NA>"]
+        if missing:
+            raise ValueError(
+                f"folds: `{name}` is missing in {len(missing)} of {n} rows, the first is row "
+                f"{missing[0]}. Fill them in, or leave these rows out."
+            )
         array = np.asarray([str(x) for x in array])
     if array.dtype.kind == "f" and np.isnan(array).any():
         raise ValueError(

@@ -88,6 +88,8 @@ def make_splits(folds: Any, n: int, n_valid: int, key: jax.Array) -> Splits:
         raise ValueError("sweep: give either `folds` or `validation`, not both.")
     if isinstance(folds, (int, np.integer)) and not isinstance(folds, bool):
         return _splits(_random(int(folds), n, key), n, 1)
+    if isinstance(folds, Folds) and folds.n != n:
+        raise ValueError(f"sweep: `folds` splits {folds.n} rows, and there are {n}.")
     labels = _labels(folds, n)
     if labels is not None:
         return _splits(_by_label(labels), n, 1)
@@ -121,6 +123,9 @@ def _labels(folds: Any, n: int) -> np.ndarray | None:
         return None
     labels = np.asarray(folds)
     if labels.dtype == object:
+        missing = [i for i, x in enumerate(labels) if x is None or x != x]
+        if missing:
+            raise ValueError(f"sweep: `folds` has no name for row {missing[0]}; name every row.")
         labels = np.asarray([str(x) for x in labels])
     if labels.shape != (n,):
         raise ValueError(
@@ -143,7 +148,7 @@ def _labels(folds: Any, n: int) -> np.ndarray | None:
 def _all_scalars(folds: Any) -> bool:
     if isinstance(folds, (np.ndarray, jax.Array)):
         return folds.ndim == 1
-    return all(isinstance(x, (str, int, float, np.generic)) for x in folds)
+    return all(x is None or isinstance(x, (str, int, float, np.generic)) for x in folds)
 
 
 def _by_label(labels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -82,7 +82,10 @@ def undefined(result: Any, metric: str) -> str:
     where = f"fold{'s' * (folds.size > 1)} {', '.join(map(str, folds[:8]))}" if n > 1 else ""
     where += ", ..." if folds.size > 8 else ""
     inside = f"undefined in {folds.size} of {n} folds ({where})" if n > 1 else "undefined"
-    return f"{metric} is {inside} on the validation rows, as where only one class occurs"
+    return (
+        f"{metric} is {inside} on the validation rows, as where only one class occurs, or labels are "
+        "others than 0, 1, …"
+    )
 
 
 def column(values: Any) -> np.ndarray:

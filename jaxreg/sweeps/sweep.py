@@ -393,12 +393,21 @@ def _rows(
     splits = make_splits(folds, n, n_valid, key)
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
     if weights is not None:
-        if n_valid and isinstance(weights, (tuple, list)) and len(weights) == 2:
-            weights = np.concatenate([np.asarray(w) for w in weights])
+        if n_valid:
+            weights = _both(weights)
         weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
     table = splits.table
     trained = (rows[:m] for rows, m in zip(table.rows, table.count))
     return _Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
+
+
+def _both(weights: Any) -> np.ndarray:
+    if not isinstance(weights, (tuple, list)) or len(weights) != 2:
+        raise ValueError(
+            "sweep: with separate `validation` rows `sample_weight` must be a pair, (weights of data, "
+            "weights of validation)."
+        )
+    return np.concatenate([np.asarray(w) for w in weights])
 
 
 def _streamed(stream: Stream, validation: Any, **others: Any) -> _Rows:

@@ -127,6 +127,7 @@ def test_blocks_are_runs_with_a_gap_on_both_sides(n, k, gap):
         (lambda: jr.folds(4, 2, groups=["a"] * 4), ValueError, "has 1 group, and 2 folds need at least 2"),
         (lambda: jr.folds(4, 2, y=[1, 2]), ValueError, r"`y` must have one value .* got shape \[2\]"),
         (lambda: jr.folds(3, 2, y=[1, np.nan, 2]), ValueError, "`y` has NaN in 1 of 3 rows"),
+        (lambda: jr.folds(3, 2, groups=["a", None, "b"]), ValueError, "`groups` is missing in 1 of 3"),
         (lambda: jr.folds(4, 2, gap=1), ValueError, "give `times`, or blocks=True"),
         (lambda: jr.folds(4, 2, times=range(4), repeats=2), ValueError, "`repeats` is for folds in any"),
         (lambda: jr.folds(4, 3, times=[1, 1, 2, 2]), ValueError, "has 2 different moments"),
@@ -296,6 +297,8 @@ def test_leaving_one_out_of_many_takes_little_memory():
             "mask in fold 0 of `folds` has 5 entries",
         ),
         ([(["a"], ["b"])], TypeError, "fold 0 of `folds` must hold row numbers or boolean masks"),
+        (jr.folds(N - 1, 5), ValueError, "`folds` splits 60 rows, and there are 61"),
+        ([*["a", "b"] * 30, None], ValueError, "`folds` has no name for row 60"),
         ([np.arange(4)], TypeError, "fold 0 of `folds` is no pair of rows but a ndarray"),
     ],
 )

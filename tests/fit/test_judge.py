@@ -377,6 +377,15 @@ def test_unequal_full_batches_need_a_loss_that_can_be_weighted():
         sweep(noisy, (X, Y), sample_weight=W)
 
 
+def test_separate_validation_rows_have_weights_of_their_own():
+    got = sweep(made(mse), (X[:30], Y[:30]), folds=None, validation=(X[30:], Y[30:]), sample_weight=(W[:30], W[30:]))  # fmt: skip
+    w = np.asarray(got.lane(0))
+    want = np.average(0.5 * (X[30:] @ w - Y[30:]) ** 2, weights=W[30:])
+    np.testing.assert_allclose(got.valid["loss"][0, 0, 0, -1], want, rtol=1e-5)
+    with pytest.raises(ValueError, match="`sample_weight` must be a pair"):
+        sweep(made(mse), (X, Y), folds=None, validation=(X[:5], Y[:5]), sample_weight=W)
+
+
 def test_a_refit_is_weighted_as_the_sweep_was():
     swept = sweep(made(mse, lr=0.3), (X, Y), (0.1, 1.0), 4, 200, sample_weight=W)
     with pytest.raises(ValueError, match="of a sweep with `sample_weight`; give it here too"):
