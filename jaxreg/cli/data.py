@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from jaxreg.cli.files import (
     refuse_nan,
 )
 
-__all__ = ["Dataset", "load", "split", "standardizer"]
+__all__ = ["Dataset", "load", "split", "split_rows", "standardizer"]
 
 # A target of whole numbers with more distinct values than this counts as a quantity.
 _MOST_CLASSES = 20
@@ -45,6 +45,8 @@ class Dataset(NamedTuple):
       feature_names: of the d columns.
       class_names: what the class numbers stand for; empty for regression.
       image_shape: (height, width, channels) that a row reshapes to; None if it is no image.
+      groups: [n] what rows belong to, which must stay together; or None.
+      times: [n] when rows were, which must not be learnt from before; or None.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Dataset(NamedTuple):
     feature_names: tuple[str, ...]
     class_names: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
+    groups: np.ndarray | None = None
+    times: np.ndarray | None = None
 
     @property
     def n_outputs(self) -> int:
@@ -91,10 +95,15 @@ def load(
         return _from_table(path, read_csv(path, target, reading), task)
     if target is not None:
         raise ValueError(f"`target` names a column of a .csv file, and {name_or_path!r} is none.")
+    said = [n for n, a, b in zip(Reading._fields, reading, AS_FOUND) if a != b]
+    if said:
+        raise ValueError(f"--{said[0]} is about a .csv file, and {name_or_path!r} is none.")
     if path.suffix.lower() == ".npz":
         return _from_table(path, read_npz(path), task)
     if name_or_path not in _BUNDLED:
         raise ValueError(_unknown(name_or_path, path))
+    if task != "auto":
+        raise ValueError(f"--task is about a file of yours; {name_or_path!r} is what it is.")
     return _BUNDLED[name_or_path](name_or_path)
 
 
@@ -168,7 +177,7 @@ def _from_table(path: Path, table: Table, task: str) -> Dataset:
     if text:
         _refuse_quantity(path, table, kinds.tolist(), task)
     made = Dataset(path.stem, table.X, y, "regression", None, table.feature_names)
-    made = made._replace(image_shape=table.image_shape)
+    made = made._replace(image_shape=table.image_shape, groups=table.groups, times=table.times)
     whole = not text and bool((kinds == np.round(kinds)).all())
     few = whole and len(kinds) <= min(_MOST_CLASSES, n // 2)
     if task == "classification" or (task == "auto" and (text or few)):
@@ -225,7 +234,10 @@ def standardizer(X_train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def split(
     dataset: Dataset, train_size: int, seed: int
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """(X, y) to train on and (X, y) to test on, at random; classes keep their shares to one row.
+    """(X, y) to train on and (X, y) to test on.
+
+    At random, where classes keep their shares to one row; with groups, whole groups; with times, the first
+    to train on and the others to test on.
 
     Args:
       dataset: what to split.
@@ -240,6 +252,12 @@ def split(
     >>> X.shape, np.bincount(y).tolist()
     ((100, 64), [10, 10, 10, 10, 10, 10, 10, 10, 10, 10])
     """
+    train, test = split_rows(dataset, train_size, seed)
+    return (dataset.X[train], dataset.y[train]), (dataset.X[test], dataset.y[test])
+
+
+def split_rows(dataset: Dataset, train_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the rows to train on and to test on; see `split`."""
     n = len(dataset.X)
     if not 1 <= train_size < n:
         raise ValueError(
@@ -252,11 +270,36 @@ def split(
             "have one of each."
         )
     rng = np.random.default_rng(seed)
-    order = rng.permutation(n)
+    if dataset.times is not None:
+        return _cut_in_time(dataset.times, train_size)
+    if dataset.groups is not None:
+        return _whole_groups(dataset.groups, train_size, rng)
+    order = rng.permutation(len(dataset.X))
     if dataset.task == "classification":
         order = order[np.argsort(_share(dataset.y[order]), kind="stable")]
-    train, test = rng.permutation(order[:train_size]), rng.permutation(order[train_size:])
-    return (dataset.X[train], dataset.y[train]), (dataset.X[test], dataset.y[test])
+    return rng.permutation(order[:train_size]), rng.permutation(order[train_size:])
+
+
+def _cut_in_time(times: np.ndarray, train_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The earliest rows, about `train_size`, and the later ones; equal times stay together."""
+    order = np.argsort(times, kind="stable")
+    changes = np.flatnonzero(times[order][1:] != times[order][:-1]) + 1
+    if not len(changes):
+        raise ValueError("--time: all rows have the same time; there is no later one to test on.")
+    cut = changes[np.abs(changes - train_size).argmin()]
+    return order[:cut], order[cut:]
+
+
+def _whole_groups(groups: np.ndarray, train_size: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Groups at random, until about `train_size` rows are together."""
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError("--groups: all rows are of one group; there is no other one to test on.")
+    order = rng.permutation(len(names))
+    rows = np.cumsum(np.bincount(group)[order])
+    cut = 1 + int(np.abs(rows[:-1] - train_size).argmin())
+    trained = np.isin(group, order[:cut])
+    return rng.permutation(np.flatnonzero(trained)), rng.permutation(np.flatnonzero(~trained))
 
 
 def _share(y: np.ndarray) -> np.ndarray:

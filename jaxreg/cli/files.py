@@ -41,6 +41,8 @@ class Table(NamedTuple):
       unit: what rows are counted in, "line" or "row".
       where: number of every row in that unit.
       image_shape: (height, width, channels) if rows are images.
+      groups: [n] names of what rows belong to, if a column says it.
+      times: [n] numbers or dates, if a column says when rows were.
     """
 
     X: np.ndarray
@@ -49,6 +51,8 @@ class Table(NamedTuple):
     unit: str
     where: Sequence[int]
     image_shape: tuple[int, int, int] | None = None
+    groups: np.ndarray | None = None
+    times: np.ndarray | None = None
 
 
 def read_npz(path: Path) -> Table:
@@ -109,12 +113,16 @@ class Reading(NamedTuple):
       decimal: before the decimals of a number, "." or ",".
       drop: columns to leave out.
       features: the columns to learn from; by default all but the target.
+      groups: the column of what rows belong to, such as a patient; no feature.
+      time: the column of when rows were; no feature unless it is named as one.
     """
 
     delimiter: str | None = None
     decimal: str = "."
     drop: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    groups: str | None = None
+    time: str | None = None
 
 
 AS_FOUND = Reading()
@@ -128,14 +136,21 @@ def read_csv(path: Path, target: str | None, reading: Reading = AS_FOUND) -> Tab
         are needed, rows of different length, or no column `target`. ImportError: pandas is needed.
     """
     cells = _cells(path, reading.delimiter)
-    for option in ("drop", "features"):
-        for name in getattr(reading, option):
+    apart = {"groups": reading.groups, "time": reading.time}
+    named = {"drop": reading.drop, "features": reading.features}
+    named |= {option: (name,) for option, name in apart.items() if name is not None}
+    for option, names in named.items():
+        for name in names:
             _known_column(path, list(cells), name, f"column of --{option}")
     chosen = _target_column(path, list(cells), target)
+    left = {chosen, *reading.drop, reading.groups}
+    left |= {reading.time} - set(reading.features)
     wanted = reading.features or tuple(cells)
-    features = [c for c in cells if c in wanted and c != chosen and c not in reading.drop]
+    features = [c for c in cells if c in wanted and c not in left]
     if not features:
         raise ValueError(f"{path}: {chosen!r} is the only column; there are no features.")
+    groups = None if reading.groups is None else _groups(path, cells[reading.groups])
+    times = None if reading.time is None else _times(path, cells[reading.time])
     cells = cells[[*features, chosen]]
     missing = cells.apply(lambda column: column.str.lower().isin(_MISSING))
     numbers = cells.map(lambda cell: number(cell, reading.decimal))
@@ -148,7 +163,34 @@ def read_csv(path: Path, target: str | None, reading: Reading = AS_FOUND) -> Tab
         gone = np.where(missing[[chosen]], np.nan, 0)
         refuse_nan(str(path), gone, ["the target"], "line", lines)
         y = cells[chosen].to_numpy(str)
-    return Table(X, y, names, "line", lines)
+    return Table(X, y, names, "line", lines, groups=groups, times=times)
+
+
+def _groups(path: Path, column: Any) -> np.ndarray:
+    missing = column.str.lower().isin(_MISSING)
+    if missing.any():
+        raise ValueError(
+            f"{path}: the column {column.name!r} of --groups is empty in line {missing.idxmax()} "
+            f"({missing.sum()} of {len(column)} rows). Name a group for every row."
+        )
+    return column.to_numpy(str)
+
+
+def _times(path: Path, column: Any) -> np.ndarray:
+    """Numbers, or dates as ISO 8601 writes them."""
+    import pandas as pd
+
+    numbers = column.map(number)
+    if not numbers.isna().any():
+        return numbers.to_numpy(float)
+    dates = pd.to_datetime(column, format="ISO8601", errors="coerce")
+    if dates.isna().any():
+        line = dates.isna().idxmax()
+        raise ValueError(
+            f"{path}: the column {column.name!r} of --time must hold numbers or dates such as 2024-05-31, "
+            f"got {column[line]!r} in line {line}."
+        )
+    return dates.to_numpy()
 
 
 def _existing(path: Path) -> None:

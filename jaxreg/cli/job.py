@@ -38,6 +38,7 @@ class Job(NamedTuple):
     grid: Grid
     init: Callable
     learnt: Callable | None  # what each fold learns of its training rows beforehand
+    folds: Any
 
     def sweep(
         self,
@@ -48,7 +49,7 @@ class Job(NamedTuple):
         """Train every λ with cross-validation; go on from the checkpoint if there is one."""
         s = self.settings
         return jr.sweep(
-            self.trainer, self.grid, self.train, folds=s.folds, seeds=s.seeds, steps=s.steps,
+            self.trainer, self.grid, self.train, folds=self.folds, seeds=s.seeds, steps=s.steps,
             batch_size=s.batch_size, evals=_EVALS, halving=parse_halving(s.halving),
             patience=s.patience, machine=jr.Machine(chunk=s.chunk), key=jax.random.key(s.seed),
             prepare=self.learnt, checkpoint=checkpoint, callbacks=callbacks, progress=progress,
@@ -82,14 +83,30 @@ def prepare(settings: Settings) -> Job:
     dataset = datasets.load(
         settings.data, target=settings.target, task=settings.task, reading=settings.reading()
     )
-    train, test = datasets.split(dataset, _train_rows(settings, dataset), settings.seed)
+    rows, others = datasets.split_rows(dataset, _train_rows(settings, dataset), settings.seed)
+    train, test = ((dataset.X[r], dataset.y[r]) for r in (rows, others))
     model = models.build(settings.model, dataset, hidden=settings.hidden)
     trainer = _trainer(settings, model, dataset, grid[0])
     learnt = _learnt(dataset)
     ready = prepared("sweep", learnt, train, [np.arange(len(train[0]))])
     key = jax.random.key(settings.seed)
     check("sweep", trainer, grid[len(grid) - 1], ready.data, key, ready.of_fold(0))
-    return Job(settings, dataset, train, test, trainer, grid, model.init, learnt)
+    folds = _folds(settings, dataset, rows)
+    return Job(settings, dataset, train, test, trainer, grid, model.init, learnt, folds)
+
+
+def _folds(s: Settings, dataset: datasets.Dataset, rows: np.ndarray) -> Any:
+    """A number of random folds, or those that groups, times or classes ask for."""
+    if dataset.times is not None and (s.stratify or dataset.groups is not None):
+        other = "--stratify" if s.stratify else "--groups"
+        raise ValueError(f"{other} and --time contradict each other: folds in time have an order.")
+    if dataset.times is not None:
+        return jr.folds(len(rows), s.folds, times=dataset.times[rows])
+    if dataset.groups is None and not s.stratify:
+        return s.folds
+    groups = None if dataset.groups is None else dataset.groups[rows]
+    y = dataset.y[rows] if s.stratify else None
+    return jr.folds(len(rows), s.folds, groups=groups, y=y, seed=s.seed)
 
 
 def _train_rows(settings: Settings, dataset: datasets.Dataset) -> int:

@@ -38,6 +38,14 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         ),
         "features": ("columns to learn from, with commas; all if empty", {"metavar": "NAMES"}),
         "drop": ("columns to leave out, with commas", {"metavar": "NAMES"}),
+        "groups": (
+            "column of what rows belong to, such as a patient: groups are split whole",
+            {"metavar": "NAME"},
+        ),
+        "time": (
+            "column of when rows were, numbers or ISO dates: judged is what comes later",
+            {"metavar": "NAME"},
+        ),
         "delimiter": (
             "between the cells of a .csv; found out if not given",
             {"metavar": "CHAR"},
@@ -72,6 +80,10 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             {"type": int},
         ),
         "folds": ("folds of the cross-validation", {"type": int}),
+        "stratify": (
+            "give each fold its share of every class, or of small and large targets",
+            {"action": argparse.BooleanOptionalAction},
+        ),
         "seeds": ("repetitions of each fold", {"type": int}),
         "refits": (
             "repetitions of the final training, for the test's standard error",

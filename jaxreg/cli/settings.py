@@ -46,6 +46,9 @@ class Settings:
     decimal: str = "."
     drop: str = ""
     features: str = ""
+    groups: str | None = None
+    time: str | None = None
+    stratify: bool = False
     model: str = "mlp"
     hidden: tuple[int, ...] = (128, 128)
     penalty: str = "l2"
@@ -91,7 +94,14 @@ class Settings:
     def reading(self) -> Reading:
         """How a .csv is to be read."""
         names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())
-        return Reading(self.delimiter, self.decimal, names(self.drop), names(self.features))
+        return Reading(
+            self.delimiter,
+            self.decimal,
+            names(self.drop),
+            names(self.features),
+            self.groups,
+            self.time,
+        )
 
     def grid(self) -> Grid:
         """The penalties to try, weakest first."""

@@ -156,3 +156,76 @@ def test_a_split_is_of_the_rows_as_they_are():
     (X, _), (X_test, _) = split(d, 100, 0)
     assert X.dtype == np.float64
     assert len(X) + len(X_test) == 442
+
+
+# --- groups and times -------------------------------------------------------------------------------
+
+
+def visits(n=60):
+    rows = (
+        f"{i % 7},{i},p{i % 12},2024-0{1 + i // 20}-{1 + i % 20:02},{(i * 37) % 11 / 4}"
+        for i in range(n)
+    )
+    return "a,b,patient,day,y\n" + "\n".join(rows) + "\n"
+
+
+def test_groups_are_split_whole_everywhere(csv):
+    path = csv(visits())
+    job = prepare(settings(path, groups="patient", drop="day"))
+    assert job.dataset.feature_names == ("a", "b")
+    of = dict(zip(job.dataset.X[:, 1].tolist(), job.dataset.groups.tolist()))
+    trained = {of[b] for b in job.train[0][:, 1].tolist()}
+    assert not trained & {of[b] for b in job.test[0][:, 1].tolist()}
+    assert 40 <= len(job.train[1]) <= 50
+    for train, valid in job.folds:
+        names = [{of[b] for b in job.train[0][rows, 1].tolist()} for rows in (train, valid)]
+        assert not names[0] & names[1]
+
+
+def test_what_comes_later_is_judged(csv):
+    job = prepare(settings(csv(visits()), time="day", drop="patient"))
+    when = dict(zip(job.dataset.X[:, 1].tolist(), job.dataset.times.tolist()))
+    trained, tested = ([when[b] for b in part[0][:, 1].tolist()] for part in (job.train, job.test))
+    assert max(trained) < min(tested)
+    for train, valid in job.folds:
+        assert max(trained[i] for i in train) < min(trained[i] for i in valid)
+    result = job.sweep(progress=False)
+    assert result.status.shape[1] == 3
+
+
+def test_folds_can_be_stratified(csv):
+    path = csv("a,kind\n" + "".join(f"{i},{'cat' if i % 8 else 'dog'}\n" for i in range(64)))
+    job = prepare(settings(path, stratify=True))
+    rare = job.train[1] == 1
+    assert sorted(rare[valid].sum() for _, valid in job.folds) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"groups": "nobody"}, "no column of --groups 'nobody'"),
+        ({"groups": "patient", "time": "day"}, "--groups and --time contradict each other"),
+        ({"time": "day", "stratify": True, "drop": "patient"}, "--stratify and --time contradict"),
+        (
+            {"time": "patient", "drop": "day"},
+            "--time must hold numbers or dates .* got 'p0' in line 2",
+        ),
+    ],
+)
+def test_groups_and_times_that_say_nothing(csv, options, match):
+    with pytest.raises(ValueError, match=match):
+        prepare(settings(csv(visits()), **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"task": "regression"}, "--task is about a file of yours; 'wine' is what it is"),
+        ({"drop": "ash"}, "--drop is about a .csv file, and 'wine' is none"),
+        ({"groups": "ash"}, "--groups is about a .csv file"),
+        ({"decimal": ","}, "--decimal is about a .csv file"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, match):
+    with pytest.raises(ValueError, match=match):
+        prepare(settings("wine", **options))
