@@ -21,7 +21,8 @@ examples:
   jaxreg sweep digits --penalty l1 --lams 1e-5:1e-1:20
   jaxreg sweep breast_cancer --model linear --penalty elastic_net:l1_ratio=0.3 --train-size 200
   jaxreg sweep digits --penalty group_lasso:axis=0 --on '*/Dense_0/kernel'
-  jaxreg sweep my.csv --target price --lams 0,1e-4,1e-3,1e-2 --train-size 500
+  jaxreg sweep my.csv --target price --lams 0,1e-4,1e-3,1e-2 --drop id,name
+  jaxreg sweep visits.csv --target outcome --groups patient --stratify
   jaxreg sweep digits --lams 1e-6:1:64 --halving 0.5:3 --patience 5
   jaxreg sweep --resume runs/digits
   jaxreg sweep --again runs/digits/settings.json --steps 2000
@@ -147,11 +148,15 @@ def _group(sweep: argparse.ArgumentParser, title: str, options: dict) -> None:
     group, default = sweep.add_argument_group(title), Settings()
     for name, (text, kwargs) in options.items():
         value = getattr(default, name)
-        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
         type_ = {"type": _widths} if isinstance(value, tuple) else {}
-        group.add_argument(
-            flag(name), help=f"{text}; default {0 if shown is None else shown}", **type_, **kwargs
-        )
+        group.add_argument(flag(name), help=text + _default(name, value), **type_, **kwargs)
+
+
+def _default(name: str, value: Any) -> str:
+    """What holds if the option is not given; nothing where its text says it."""
+    if value is None or value == "":
+        return "; default 0" if name in _ZERO_IS_NONE else ""
+    return f"; default {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def flag(name: str) -> str:
