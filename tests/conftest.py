@@ -5,6 +5,8 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -21,11 +23,23 @@ if OWN_CACHE:
 
 # Almost all of a test's time is compiling; what is compiled with fewer optimisations says the same, to
 # rounding. With XLA_FLAGS in the environment, an empty one too, it is compiled as that says.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
+QUICKLY = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
+QUICKLY += ["--xla_cpu_use_fusion_emitters=false"]
+
+
+def _quick_flags() -> str:
+    """As many of the flags as this XLA knows: it aborts at one that it does not."""
+    for n in range(len(QUICKLY), 0, -1):
+        flags = " ".join(QUICKLY[:n])
+        asked = [sys.executable, "-c", "import jax; jax.devices()"]
+        environment = {**os.environ, "XLA_FLAGS": flags}
+        if not subprocess.run(asked, env=environment, capture_output=True, check=False).returncode:
+            return flags
+    return ""
+
+
+if "XLA_FLAGS" not in os.environ:  # workers have it from the process that started them
+    os.environ["XLA_FLAGS"] = _quick_flags()
 
 import jax
 import pytest
