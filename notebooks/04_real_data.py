@@ -259,5 +259,5 @@ chosen.best(metric="auc")
 
 # %%
 print(chosen.table().notes[0])
-naive = chosen.lanes("auc").std((1, 2), ddof=1) / np.sqrt(20)
+naive = chosen.scores("auc").std((1, 2), ddof=1) / np.sqrt(20)
 assert (chosen.stderr("auc") > naive).all()

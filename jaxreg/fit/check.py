@@ -47,7 +47,7 @@ def trainer_at(owner: str, trainer: MakeTrainer, point: PyTree, numbers: PyTree 
     made = trainer(point)
     if not isinstance(made, Trainer):
         raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}; it returned {_kind(made)}.")
-    return made.given(numbers)
+    return made.with_numbers(numbers)
 
 
 def _check_kind(owner: str, trainer: Any) -> None:

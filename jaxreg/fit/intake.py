@@ -17,7 +17,15 @@ from jax import Array
 
 from jaxreg import _tree
 
-__all__ = ["as_rows", "check_batch", "check_key", "check_weights", "count", "row_numbers"]
+__all__ = [
+    "as_rows",
+    "check_batch",
+    "check_key",
+    "check_weights",
+    "count",
+    "on_device",
+    "row_numbers",
+]
 
 
 def as_rows(owner: str, data: Any, name: str = "data") -> tuple[tuple, int]:
@@ -167,6 +175,33 @@ def _refuse_too_large(owner: str, name: str, x: Any) -> None:
             f"{owner}: `{name}` holds integers up to {max(abs(low), abs(high))}, which {narrow} does not, "
             "and jax keeps 32 bits unless x64 is enabled. Give numbers of a smaller scale as float32, or "
             "codes 0, 1, 2, ... for names."
+        )
+
+
+def on_device(owner: str, name: str, data: tuple) -> tuple:
+    """`data` as arrays of jax; refuses columns whose differences float32 would round away.
+
+    Raises:
+      ValueError: rounding moves a column by more than a thousandth of its standard deviation.
+    """
+    leaves = _tree.flatten(data)
+    for path, x in zip(leaves.paths, leaves.values):
+        wide = isinstance(x, np.ndarray) and x.dtype == np.float64
+        if wide and jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
+            _refuse_rounded(owner, f"{name}[{path}]", x.reshape(len(x), -1))
+    return jax.tree.map(jnp.asarray, data)
+
+
+def _refuse_rounded(owner: str, name: str, columns: np.ndarray) -> None:
+    moved = np.sqrt(np.mean((columns.astype(np.float32) - columns) ** 2, 0))
+    lost = np.flatnonzero(moved > 1e-3 * columns.std(0))
+    if lost.size and (moved[lost] > 0).any():
+        j = int(lost[moved[lost] > 0][0])
+        low, high = columns[:, j].min(), columns[:, j].max()
+        column = f"column {j} of `{name}`" if columns.shape[1] > 1 else f"`{name}`"
+        raise ValueError(
+            f"{owner}: {column} lies between {low:.12g} and {high:.12g}, and float32 has too few digits for "
+            "its differences. Subtract its mean in float64, beforehand or in `prepare`."
         )
 
 

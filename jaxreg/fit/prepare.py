@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
-from jaxreg.fit.intake import as_rows
+from jaxreg.fit.intake import as_rows, on_device
 
 __all__ = ["Prepared", "prepared"]
 
@@ -59,7 +59,7 @@ def prepared(
         have another shape in each fold.
     """
     if prepare is None:
-        return Prepared(jax.tree.map(jnp.asarray, data))
+        return Prepared(on_device(owner, "data", data))
     if not callable(prepare):
         raise TypeError(f"{owner}: `prepare` must be {_EXAMPLE}; got a {type(prepare).__name__}.")
     host = jax.tree.map(np.asarray, data)
@@ -71,12 +71,12 @@ def prepared(
         _check_alike(owner, "numbers", each)
         numbers = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *each)
     if not any(callable(f) for f, _ in both):
-        return Prepared(jax.tree.map(jnp.asarray, data), numbers=numbers)
+        return Prepared(on_device(owner, "data", data), numbers=numbers)
     made = [_applied(owner, f, transform, host) for f, (transform, _) in enumerate(both)]
     _check_alike(owner, "rows", made)
     # Still in the precision of the data: what was centred loses nothing in float32.
-    rows = jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *made)
-    return Prepared(rows, True, numbers)
+    rows = jax.tree.map(lambda *a: np.concatenate(a), *made)
+    return Prepared(on_device(owner, "rows of `prepare`", rows), True, numbers)
 
 
 def _is_both(learnt: Any) -> bool:

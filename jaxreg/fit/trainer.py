@@ -84,7 +84,7 @@ class Trainer:
     eval_loss: Callable[..., Array] | None = None
     stateful: bool = False
     stochastic: bool = False
-    _given = ()  # numbers that were prepared
+    _numbers = ()  # numbers that were prepared
 
     def __post_init__(self) -> None:
         for name in ("init", "loss"):
@@ -114,10 +114,10 @@ class Trainer:
         given += [f"{name}=True" for name in ("stateful", "stochastic") if getattr(self, name)]
         return f"Trainer({', '.join(given)})"
 
-    def given(self, numbers: PyTree) -> Trainer:
+    def with_numbers(self, numbers: PyTree) -> Trainer:
         """The same trainer with what was prepared for its fold."""
         made = copy.copy(self)
-        object.__setattr__(made, "_given", () if numbers is None else (numbers,))
+        object.__setattr__(made, "_numbers", () if numbers is None else (numbers,))
         return made
 
     def start(self, key: Array) -> TrainState:
@@ -126,7 +126,7 @@ class Trainer:
         Raises:
           TypeError: a parameter is not a floating array.
         """
-        made = self.init(key, *self._given)
+        made = self.init(key, *self._numbers)
         params, model_state = made if self.stateful else (made, None)
         leaves = _tree.flatten(params)
         for path, x in zip(leaves.paths, leaves.values):
@@ -173,13 +173,13 @@ class Trainer:
 
         def loss(params):
             if self.stateful:
-                return self.loss(params, state.model_state, *self._given, *batch, **extra)
-            return self.loss(params, *self._given, *batch, **extra), None
+                return self.loss(params, state.model_state, *self._numbers, *batch, **extra)
+            return self.loss(params, *self._numbers, *batch, **extra), None
 
         return loss
 
     def _weighted(self, params: PyTree, batch: tuple, weights: Array) -> Array:
-        one = lambda row: self.loss(params, *self._given, *jax.tree.map(lambda a: a[None], row))
+        one = lambda row: self.loss(params, *self._numbers, *jax.tree.map(lambda a: a[None], row))
         rows = jax.vmap(one)(batch)
         # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
         return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
@@ -215,7 +215,7 @@ class Trainer:
     def model(self, state: TrainState) -> tuple:
         """What measures are called with, before the data."""
         model = (state.params, state.model_state) if self.stateful else (state.params,)
-        return (*model, *self._given)
+        return (*model, *self._numbers)
 
     def run(
         self,

@@ -29,16 +29,13 @@ from jax.tree_util import GetAttrKey
 from jaxreg import choice
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
-from jaxreg.grid import Grid, point_label
+from jaxreg.grid import Grid
 from jaxreg.report.table import Table
-from jaxreg.results import build, summary
+from jaxreg.results import build, stored, summary
 from jaxreg.results.build import Parts, pick
 from jaxreg.results.status import Status
-from jaxreg.storage import archive
 
 __all__ = ["SweepResult"]
-
-_KIND = "jaxreg.SweepResult"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -182,7 +179,7 @@ class SweepResult:
             k, self._point(k), pick(self.points, k), float(mean[k]), float(stderr[k]), rule
         )
 
-    def lanes(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
+    def scores(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """The metric at the evaluation that counts, of every lane: [K, F, S].
 
         Raises:
@@ -360,20 +357,8 @@ class SweepResult:
           ValueError: the file is there already, or this is a joined result.
         """
         self._refuse_joined("save")
-        path = archive.archive_path(path)
         trees = {name: getattr(self, name) for name in _DATA_FIELDS}
-        header = {
-            "format": _KIND,
-            "made_by": self.made_by,
-            "coords": list(self.coords),
-            "terms": list(self.terms),
-            "strengths": list(self.strengths),
-            "directions": dict(self.directions),
-            "folds": [self.repeats, self.overlap],
-            "point": summary.label(self.points),
-        }
-        archive.write_archive(path, header, trees, overwrite)
-        return path
+        return stored.write(path, self, trees, summary.label(self.points), overwrite)
 
     def to_csv(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write all curves as tidy CSV, as `to_pandas` has them; see `jaxreg.results.export.to_csv`."""
@@ -425,26 +410,7 @@ class SweepResult:
           FileNotFoundError: there is no such file. ValueError: it is damaged or of another kind, or
             `like` has another structure.
         """
-        header, trees = archive.read_archive(archive.archive_path(path), _KIND)
-        missing = [name for name in _HEADER if name not in header]
-        if missing:
-            raise ValueError(
-                f"load: {str(path)!r} was written by another version, its header has no {missing[0]!r}. "
-                "Read it with that version, or run the sweep again."
-            )
-        point, params = (None, None) if like is None else like
-        if point is not None and point_label(point) != header["point"]:
-            raise ValueError(
-                f"load: the file holds {header['point']!r}, but the point of `like` is "
-                f"{point_label(point)!r}."
-            )
-        templates = {"points": point, "params": params}
-        built = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
-        for field in ("coords", "terms"):
-            built[field] = {name: built[field][name] for name in header[field]}
-        built |= {name: header[name] for name in ("directions", "made_by")}
-        repeats, overlap = header["folds"]
-        return cls(**built, strengths=tuple(header["strengths"]), repeats=repeats, overlap=overlap)
+        return cls(**stored.read(path, *(like or (None, None))))
 
     def __repr__(self) -> str:
         if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):
@@ -473,12 +439,11 @@ class SweepResult:
         return (np.asarray(self.status) == status).any((1, 2))
 
     def _final(self, metric: str, split: str) -> np.ndarray:
-        """As `lanes`, and NaN for every lane of a point that diverged in one."""
+        """As `scores`, and NaN for every lane of a point that diverged in one."""
         diverged = self._any(Status.DIVERGED)[:, None, None]
-        return np.where(diverged, np.nan, self.lanes(metric, split))
+        return np.where(diverged, np.nan, self.scores(metric, split))
 
 
-_HEADER = ("made_by", "coords", "terms", "strengths", "directions", "folds", "point")
 # The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.
 _DATA_FIELDS = (
     "coords",
@@ -524,9 +489,3 @@ def _unflatten(aux: tuple, children: Any) -> SweepResult:
 
 
 jax.tree_util.register_pytree_with_keys(SweepResult, _flatten_with_keys, _unflatten, _flatten)
-
-
-def _rebuilt(name: str, tree: archive.StoredTree | None, template: PyTree) -> PyTree:
-    if tree is None:
-        return None
-    return tree.nested() if template is None else tree.like(template, "load", name)

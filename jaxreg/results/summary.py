@@ -73,7 +73,7 @@ def without_scores(result: Any, metric: str) -> str:
 
 def undefined(result: Any, metric: str) -> str:
     """In which folds a metric is no number although training went well; "" where it is one in all."""
-    values = result.lanes(metric)
+    values = result.scores(metric)
     bad = ~np.isfinite(values) & (np.asarray(result.status) != Status.DIVERGED)
     folds = np.flatnonzero(bad.any((0, 2)))
     if not folds.size:

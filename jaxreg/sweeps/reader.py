@@ -85,7 +85,10 @@ class Reader:
             last = -(-self._steps // self.width)
             while number < last and not stop.is_set():
                 before = reading.state()
-                batches = [next(reading) for _ in range(self.width)]
+                # Nothing is read in vain: what the last window has too many is filled up.
+                left = min(self.width, self._steps - number * self.width)
+                batches = [next(reading) for _ in range(left)]
+                batches += batches[-1:] * (self.width - left)
                 self.short = reading.short
                 stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
                 told = None if before is None else {"window": number, "state": before}

@@ -20,11 +20,10 @@ from jax import Array
 
 from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
-from jaxreg.fit.intake import as_rows, check_batch, check_key, check_weights, count
-from jaxreg.fit.prepare import Prepared, prepared
+from jaxreg.fit.intake import check_batch, check_key, count
 from jaxreg.fit.single import forgotten
-from jaxreg.fit.source import Stream, whole
-from jaxreg.fit.splits import Splits, make_splits
+from jaxreg.fit.source import Stream
+from jaxreg.fit.splits import Splits
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
@@ -39,6 +38,7 @@ from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Common, Spec
 from jaxreg.sweeps.reader import Reader, window_steps
+from jaxreg.sweeps.rows import Rows, gathered
 from jaxreg.sweeps.watch.callbacks import Callback, Callbacks, Outline
 from jaxreg.sweeps.watch.progress import Progress
 
@@ -55,15 +55,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, result: SweepResult):
         super().__init__(message)
         self.result = result
-
-
-class _Rows(NamedTuple):
-    """What there is to train on and to be judged on."""
-
-    prepared: Prepared  # all rows, those of separate validation data last
-    weights: Array | None  # [n]
-    splits: Splits
-    stream: Stream | None = None  # of what is trained on; then the rows judge alone
 
 
 class _Options(NamedTuple):
@@ -176,7 +167,7 @@ def sweep(
     """
     _check_options(grid, halving, checkpoint_every)
     check_key("sweep", key)
-    rows = _rows(data, validation, folds, sample_weight, prepare, key)
+    rows = gathered(data, validation, folds, sample_weight, prepare, key)
     options = _Options(
         count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
         _batch_size(batch_size, rows), count("sweep", "evals", evals), halving,
@@ -203,7 +194,7 @@ def sweep(
     return result
 
 
-def _job(trainer: MakeTrainer, grid: Grid, rows: _Rows, options: _Options) -> _Job:
+def _job(trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options) -> _Job:
     """Everything that can be refused is refused here."""
     o, splits = options, rows.splits
     check_machine(o.machine, o.batch_size, len(grid))
@@ -290,7 +281,7 @@ def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
     return min(longest, int(np.clip(fewest // (batch_size or fewest), 64, 1024)))
 
 
-def _outline(population: Population, folds: int, options: _Options, rows: _Rows) -> Outline:
+def _outline(population: Population, folds: int, options: _Options, rows: Rows) -> Outline:
     made_by = {
         "steps": options.steps, "seeds": options.seeds, "folds": folds,
         "batch_size": options.batch_size, "halving": options.halving and repr(options.halving),
@@ -343,7 +334,7 @@ def _interruption(step: int, steps: int, checkpoint: Any) -> str:
     )
 
 
-def _batch_size(batch_size: Any, rows: _Rows) -> int | None:
+def _batch_size(batch_size: Any, rows: Rows) -> int | None:
     if rows.stream is not None and batch_size is not None:
         raise ValueError(
             f"sweep: the batches of the stream have {rows.stream.rows} rows; leave `batch_size` out."
@@ -366,87 +357,3 @@ def _check_options(grid: Any, halving: Any, checkpoint_every: Any) -> None:
             "sweep: `checkpoint_every` must be a number of seconds of at least 0, got "
             f"{checkpoint_every!r}."
         )
-
-
-def _joined(a: Any, b: Any) -> Any:
-    lib = jnp if isinstance(a, Array) else np
-    return lib.concatenate([lib.asarray(a), lib.asarray(b)])
-
-
-def _rows(
-    data: tuple | Stream,
-    validation: tuple | Stream | None,
-    folds: Any,
-    weights: Any,
-    prepare: Callable | None,
-    key: Array,
-) -> _Rows:
-    if isinstance(data, Stream):
-        return _streamed(data, validation, folds=folds, sample_weight=weights, prepare=prepare)
-    data, n = as_rows("sweep", data)
-    if isinstance(validation, Stream):
-        validation = whole(validation)
-    n_valid = 0
-    if validation is not None:
-        validation, n_valid = as_rows("sweep", validation, "validation")
-        _check_alike(data, validation)
-    splits = make_splits(folds, n, n_valid, key)
-    together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
-    if weights is not None:
-        if n_valid:
-            weights = _both(weights)
-        weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
-    table = splits.table
-    trained = (rows[:m] for rows, m in zip(table.rows, table.count))
-    return _Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
-
-
-def _both(weights: Any) -> np.ndarray:
-    if not isinstance(weights, (tuple, list)) or len(weights) != 2:
-        raise ValueError(
-            "sweep: with separate `validation` rows `sample_weight` must be a pair, (weights of data, "
-            "weights of validation)."
-        )
-    return np.concatenate([np.asarray(w) for w in weights])
-
-
-def _streamed(stream: Stream, validation: Any, **others: Any) -> _Rows:
-    """One fold, trained on a stream and judged by arrays."""
-    odd = [name for name, given in others.items() if given is not None]
-    if odd:
-        raise ValueError(
-            f"sweep: `{odd[0]}` is for arrays, whose rows are known beforehand; a stream brings batches as "
-            "they are. Put weights and scales into the batches or the loss."
-        )
-    if validation is None:
-        raise ValueError("sweep: a stream needs `validation`: arrays, or a stream that ends.")
-    if validation is stream:
-        raise ValueError(
-            "sweep: `validation` must be other data than the stream that is trained on."
-        )
-    if isinstance(validation, Stream):
-        validation = whole(validation)
-    rows, n = as_rows("sweep", validation, "validation")
-    _check_alike(stream.first, rows)
-    splits = make_splits(None, stream.rows, n, jax.random.key(0))
-    return _Rows(Prepared(jax.tree.map(jnp.asarray, rows)), None, splits, stream)
-
-
-def _check_alike(data: tuple, validation: tuple) -> None:
-    """Both become one array each: another shape or kind of number would be cut or cast."""
-    kinds = (jnp.bool_, jnp.integer, jnp.floating)
-    kind = lambda x: [jnp.issubdtype(x.dtype, k) for k in kinds]
-    mine, theirs = (jax.tree.leaves(t) for t in (data, validation))
-    shapes = [[jnp.shape(x)[1:] for x in leaves] for leaves in (mine, theirs)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"sweep: `validation` must have arrays like those of `data`, whose rows have the shapes "
-            f"{shapes[0]}, got {shapes[1]}."
-        )
-    for i, (a, b) in enumerate(zip(mine, theirs)):
-        a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
-        if kind(a) != kind(b):
-            raise TypeError(
-                f"sweep: array {i} of `validation` is {b.dtype} and that of `data` is {a.dtype}; one would "
-                "be cast to the other. Give both the same dtype."
-            )

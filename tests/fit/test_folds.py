@@ -223,7 +223,7 @@ def test_many_repeats_report_the_error_of_one_split():
         by_row[valid] += 0.5 * (x[valid] @ np.asarray(result.lane(0, f)) - y[valid]) ** 2 / 40
     honest = by_row.std(ddof=1) / np.sqrt(rows)
     assert 0.8 * honest < result.stderr()[0] < 1.3 * honest
-    naive = result.lanes().std(ddof=1) / np.sqrt(200)
+    naive = result.scores().std(ddof=1) / np.sqrt(200)
     assert naive < honest / 3
     assert "±: standard error over 5 folds, the mean of 40 repeats" in str(result.table())
 

@@ -105,6 +105,28 @@ BAD = {
 }  # fmt: skip
 
 
+def test_differences_that_float32_rounds_away_are_refused_or_prepared():
+    """Seconds since 1970: 24 different times would be two."""
+    seconds = np.stack([X[:, 0].astype(float), 1.7e9 + 13 * np.arange(24)], 1)
+    small = np.stack([X[:, 0].astype(float), 2000 + np.arange(24) / 24], 1)
+
+    def of_two(reg):
+        tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(1e-9))
+        loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
+        return jr.Trainer(lambda key: jnp.zeros(2), loss, tx)
+
+    fit = lambda x, **kwargs: jr.fit(of_two, jr.l2(0.1), (x, Y), steps=1, key=KEY, **kwargs)
+    with pytest.raises(
+        ValueError, match=r"column 1 of `data\[0\]` lies between 1700000000 and 1700000299"
+    ):
+        fit(seconds)
+    with pytest.raises(ValueError, match=r"`data\[1\]` lies between .* has too few digits"):
+        sweep((X, 1e9 + Y.astype(float)))
+    fit(small)
+    fit(seconds.astype(np.float32))  # whoever says float32 has chosen it
+    fit(seconds, prepare=lambda x, y: lambda x, y: (x - seconds.mean(0), y))
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_holds_no_numbers_is_named(name):
     x, error, match = BAD[name]

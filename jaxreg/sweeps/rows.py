@@ -1,0 +1,116 @@
+"""What a sweep is trained on and judged by, from whatever a user gives: rows, weights, folds, a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxreg.fit.intake import as_rows, check_weights, on_device
+from jaxreg.fit.prepare import Prepared, prepared
+from jaxreg.fit.source import Stream, whole
+from jaxreg.fit.splits import Splits, make_splits
+
+__all__ = ["Rows", "gathered"]
+
+
+class Rows(NamedTuple):
+    """What there is to train on and to be judged on."""
+
+    prepared: Prepared  # all rows, those of separate validation data last
+    weights: Array | None  # [n]
+    splits: Splits
+    stream: Stream | None = None  # of what is trained on; then the rows judge alone
+
+
+def gathered(
+    data: tuple | Stream,
+    validation: tuple | Stream | None,
+    folds: Any,
+    weights: Any,
+    prepare: Callable | None,
+    key: Array,
+) -> Rows:
+    """Everything that `data`, `validation`, `folds`, `sample_weight` and `prepare` of a sweep say.
+
+    Raises:
+      ValueError, TypeError: naming the argument and what to do.
+    """
+    if isinstance(data, Stream):
+        return _streamed(data, validation, folds=folds, sample_weight=weights, prepare=prepare)
+    data, n = as_rows("sweep", data)
+    if isinstance(validation, Stream):
+        validation = whole(validation)
+    n_valid = 0
+    if validation is not None:
+        validation, n_valid = as_rows("sweep", validation, "validation")
+        _check_alike(data, validation)
+    splits = make_splits(folds, n, n_valid, key)
+    together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
+    if weights is not None:
+        if n_valid:
+            weights = _both(weights)
+        weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
+    table = splits.table
+    trained = (rows[:m] for rows, m in zip(table.rows, table.count))
+    return Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
+
+
+def _both(weights: Any) -> np.ndarray:
+    if not isinstance(weights, (tuple, list)) or len(weights) != 2:
+        raise ValueError(
+            "sweep: with separate `validation` rows `sample_weight` must be a pair, (weights of data, "
+            "weights of validation)."
+        )
+    return np.concatenate([np.asarray(w) for w in weights])
+
+
+def _streamed(stream: Stream, validation: Any, **others: Any) -> Rows:
+    """One fold, trained on a stream and judged by arrays."""
+    odd = [name for name, given in others.items() if given is not None]
+    if odd:
+        raise ValueError(
+            f"sweep: `{odd[0]}` is for arrays, whose rows are known beforehand; a stream brings batches as "
+            "they are. Put weights and scales into the batches or the loss."
+        )
+    if validation is None:
+        raise ValueError("sweep: a stream needs `validation`: arrays, or a stream that ends.")
+    if validation is stream:
+        raise ValueError(
+            "sweep: `validation` must be other data than the stream that is trained on."
+        )
+    if isinstance(validation, Stream):
+        validation = whole(validation)
+    rows, n = as_rows("sweep", validation, "validation")
+    _check_alike(stream.first, rows)
+    splits = make_splits(None, stream.rows, n, jax.random.key(0))
+    return Rows(Prepared(on_device("sweep", "validation", rows)), None, splits, stream)
+
+
+def _joined(a: Any, b: Any) -> Any:
+    lib = jnp if isinstance(a, Array) else np
+    return lib.concatenate([lib.asarray(a), lib.asarray(b)])
+
+
+def _check_alike(data: tuple, validation: tuple) -> None:
+    """Both become one array each: another shape or kind of number would be cut or cast."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    kind = lambda x: [jnp.issubdtype(x.dtype, k) for k in kinds]
+    mine, theirs = (jax.tree.leaves(t) for t in (data, validation))
+    shapes = [[jnp.shape(x)[1:] for x in leaves] for leaves in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"sweep: `validation` must have arrays like those of `data`, whose rows have the shapes "
+            f"{shapes[0]}, got {shapes[1]}."
+        )
+    for i, (a, b) in enumerate(zip(mine, theirs)):
+        a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
+        if kind(a) != kind(b):
+            raise TypeError(
+                f"sweep: array {i} of `validation` is {b.dtype} and that of `data` is {a.dtype}; one would "
+                "be cast to the other. Give both the same dtype."
+            )
