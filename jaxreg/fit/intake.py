@@ -200,8 +200,8 @@ def _refuse_rounded(owner: str, name: str, columns: np.ndarray) -> None:
         low, high = columns[:, j].min(), columns[:, j].max()
         column = f"column {j} of `{name}`" if columns.shape[1] > 1 else f"`{name}`"
         raise ValueError(
-            f"{owner}: {column} lies between {low:.12g} and {high:.12g}, and float32 has too few digits for "
-            "its differences. Subtract its mean in float64, beforehand or in `prepare`."
+            f"{owner}: {column} lies between {low:.12g} and {high:.12g}, and float32 has too few digits "
+            "for its differences. Subtract its mean in float64, beforehand or in `prepare`."
         )
 
 
