@@ -30,12 +30,14 @@ def main() -> None:
         return
     rounds = 1 if args.smoke else args.rounds
     with tempfile.TemporaryDirectory() as cache:
-        cold = {name: [_process(name) for _ in range(rounds)] for name in CANDIDATES}
+        # In turns: a machine that slows down slows both.
+        turns = [{name: _process(name) for name in CANDIDATES} for _ in range(rounds)]
         _process("sweep", cache)
         warm = [_process("sweep", cache) for _ in range(rounds)]
-    cpu = {name: float(np.median(found)) for name, found in cold.items()}
+    cpu = {name: float(np.median([turn[name] for turn in turns])) for name in CANDIDATES}
+    over = {n: float(np.median([turn[n] / turn["by hand"] for turn in turns])) for n in CANDIDATES}
     rows: list[Row] = [
-        {"candidate": name, "cpu": c, "over": c / cpu["by hand"]} for name, c in cpu.items()
+        {"candidate": name, "cpu": cpu[name], "over": over[name]} for name in CANDIDATES
     ]
     on_disk = float(np.median(warm))
     named = {"candidate": "sweep, programs on disk"}

@@ -28,7 +28,7 @@ from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, takes_weights
 
-__all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_rows"]
+__all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_parts", "of_rows"]
 
 # Names of measures by the way they are called in, each in the order of the trainer.
 Ways = tuple[tuple[str, str], ...]
@@ -151,6 +151,17 @@ def of_rows(
         for name, way in ways
         if way == "whole"
     }
+
+
+def of_parts(
+    trainer: Trainer, state: TrainState, parts: Iterable[tuple], ways: Ways
+) -> dict[str, Array]:
+    """All measures of each of `parts`, whose rows count alike: name -> [parts]."""
+    parts = list(parts)
+    ones = lambda part: jnp.ones((len(jax.tree.leaves(part)[0]), 1))
+    each = [by_weights(trainer, state, part, ones(part), ways) for part in parts]
+    found = {name: jnp.concatenate([e[name] for e in each]) for name in each[0]}
+    return found | of_rows(trainer, state, parts, ways)
 
 
 def check_sizes(owner: str, ways: Ways, sizes: tuple) -> None:

@@ -286,16 +286,16 @@ def _run(
 def _stream(common: Common, spec: Spec, bundle: Bundles) -> BatchStream | WindowStream:
     if common.window is not None:
         return WindowStream(common.window, bundle.stream_key, spec.ahead, _batch(spec))
-    fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
+    rows, count = common.folds.rows[bundle.fold], common.folds.count[bundle.fold]
     return BatchStream(
-        fold.rows,
-        fold.count,
+        rows,
+        count,
         bundle.stream_key,
         spec.batch_size,
         spec.ahead,
         spec.fewest,
         _batch(spec),
-        normalized(common.weights, fold.rows, fold.count),
+        normalized(common.weights, rows, count),
         spec.padded,
     )
 
@@ -310,65 +310,55 @@ def _batch(spec: Spec) -> Any:
 def _look(
     common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
-    if common.window is not None:
-        return _look_at_stream(common, spec, at, states, bundle)
-    fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
-    weights = fold.times.astype(float)
-    if common.weights is not None:
-        weights = weights * common.weights[:, None]
-    made, data = _at(common, spec, bundle), _data(common, spec, bundle)
-    whole = _of_rows(spec, made, data, fold, states, bundle.points)
+    made = _at(common, spec, bundle)
+    judged, whole = _judge(common, spec, at, states, bundle, made)
 
     def lane(state, point, whole):
-        metrics = judge.by_weights(made(point), state.train, data, weights, spec.ways)
-        terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
-        return _noted(state, metrics | whole, terms, at, common.patience)
+        return _noted(state, point, judged(made(point), state.train) | whole, at, common.patience)
 
     return _over(lane)(states, bundle.points, whole)
 
 
-def _look_at_stream(
-    common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
-) -> tuple[Best | None, Log]:
-    """As `_look`, where the training rows are those of the last batch."""
-    stream = WindowStream(common.window or (), bundle.stream_key, spec.ahead)
-    last = stream.at(jnp.maximum(common.times[at] - 1, 0))
-    made = _at(common, spec, bundle)
-
-    def lane(state, point):
-        trainer, parts = made(point), (last, common.data)
-        each = [
-            judge.by_weights(trainer, state.train, part, _ones(part), spec.ways) for part in parts
-        ]
-        metrics = {name: jnp.concatenate([e[name] for e in each]) for name in each[0]}
-        metrics |= judge.of_rows(trainer, state.train, parts, spec.ways)
-        terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
-        return _noted(state, metrics, terms, at, common.patience)
-
-    return _over(lane)(states, bundle.points)
-
-
-def _ones(rows: tuple) -> Array:
-    return jnp.ones((len(jax.tree.leaves(rows)[0]), 1))
+def _judge(
+    common: Common,
+    spec: Spec,
+    at: Array,
+    states: LaneState,
+    bundle: Bundles,
+    made: Callable[[PyTree], Trainer],
+) -> tuple[Callable[[Trainer, TrainState], dict[str, Array]], dict[str, Array]]:
+    """What judges a lane, and what has been judged of all lanes of the bundle: name -> [2]."""
+    if common.window is not None:
+        # The training rows are those of the last batch.
+        stream = WindowStream(common.window, bundle.stream_key, spec.ahead)
+        parts = stream.at(jnp.maximum(common.times[at] - 1, 0)), common.data
+        return lambda trainer, state: judge.of_parts(trainer, state, parts, spec.ways), {}
+    data = _data(common, spec, bundle)
+    weights = common.folds.times[bundle.fold].astype(float)
+    if common.weights is not None:
+        weights = weights * common.weights[:, None]
+    by_weights = lambda trainer, state: judge.by_weights(trainer, state, data, weights, spec.ways)
+    return by_weights, _of_rows(common, spec, made, data, states, bundle)
 
 
 def _of_rows(
+    common: Common,
     spec: Spec,
     made: Callable[[PyTree], Trainer],
     data: tuple,
-    fold: FoldTable,
     states: LaneState,
-    points: PyTree,
+    bundle: Bundles,
 ) -> dict[str, Array]:
     """What is called with the rows of the fold, which have one shape for each of their sizes."""
     if not spec.sizes:
         return {}
+    fold = jax.tree.map(lambda x: x[bundle.fold], common.folds)
 
     def sized(train: int, valid: int) -> dict[str, Array]:
         of = lambda rows: jax.tree.map(lambda a: a[rows], data)
         parts = of(fold.rows[:train]), of(fold.valid[:valid])
         judged = lambda state, point: judge.of_rows(made(point), state.train, parts, spec.ways)
-        return _over(judged)(states, points)
+        return _over(judged)(states, bundle.points)
 
     branches = [functools.partial(sized, *size) for size in spec.sizes]
     return branches[0]() if len(branches) == 1 else lax.switch(fold.kind, branches)
@@ -376,12 +366,13 @@ def _of_rows(
 
 def _noted(
     state: LaneState,
+    point: PyTree,
     metrics: dict[str, Array],
-    terms: dict[str, Array],
     at: Array,
     patience: Array,
 ) -> tuple[Best | None, Log]:
     """The best and the log after an evaluation; a lane that has stopped takes no more notes."""
+    terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
     log, running = state.log, state.log.stopped < 0
     parts: list[PyTree] = [metrics["loss"][0], *terms.values()]
     parts += jax.tree.leaves(state.train.params)
