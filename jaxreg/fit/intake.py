@@ -24,6 +24,7 @@ __all__ = [
     "check_weights",
     "count",
     "on_device",
+    "refuse_rounded",
     "row_numbers",
 ]
 
@@ -184,15 +185,20 @@ def on_device(owner: str, name: str, data: tuple) -> tuple:
     Raises:
       ValueError: rounding moves a column by more than a thousandth of its standard deviation.
     """
+    refuse_rounded(owner, name, data)
+    return jax.tree.map(jnp.asarray, data)
+
+
+def refuse_rounded(owner: str, name: str, data: tuple) -> None:
+    """See `on_device`."""
     leaves = _tree.flatten(data)
     for path, x in zip(leaves.paths, leaves.values):
         wide = isinstance(x, np.ndarray) and x.dtype == np.float64
         if wide and jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
-            _refuse_rounded(owner, f"{name}[{path}]", x.reshape(len(x), -1))
-    return jax.tree.map(jnp.asarray, data)
+            _refuse_columns(owner, f"{name}[{path}]", x.reshape(len(x), -1))
 
 
-def _refuse_rounded(owner: str, name: str, columns: np.ndarray) -> None:
+def _refuse_columns(owner: str, name: str, columns: np.ndarray) -> None:
     moved = np.sqrt(np.mean((columns.astype(np.float32) - columns) ** 2, 0))
     lost = np.flatnonzero(moved > 1e-3 * columns.std(0))
     if lost.size and (moved[lost] > 0).any():

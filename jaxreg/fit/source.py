@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxreg.fit.intake import as_rows
+from jaxreg import _tree
+from jaxreg.fit.intake import as_rows, refuse_rounded
 
 __all__ = ["Reading", "Stream", "StreamError", "stream", "whole"]
 
@@ -139,7 +140,7 @@ class Reading:
 
     def __init__(self, make: Callable[[int], Iterator], first: tuple, step: int, state: Any):
         self._make, self._first = make, first
-        self._shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(first)]
+        self._shapes = _shapes(first)
         self.step = 0
         self.short = 0  # batches of fewer rows that were left out
         self._epoch, self._in_epoch = -1, 1
@@ -164,7 +165,7 @@ class Reading:
                 self._next_epoch()
                 continue
             batch = _as_batch(raw, self.step)
-            shapes = [(x.shape, x.dtype) for x in jax.tree.leaves(batch)]
+            shapes = _shapes(batch)
             if shapes == self._shapes:
                 self._in_epoch += 1
                 self.step += 1
@@ -189,10 +190,8 @@ class Reading:
 
     def _is_short(self, shapes: list) -> bool:
         """The last batch of an epoch: fewer rows of the same kind."""
-        alike = len(shapes) == len(self._shapes) and all(
-            a[1:] == b[1:] and d == e for (a, d), (b, e) in zip(shapes, self._shapes)
-        )
-        return alike and shapes[0][0][0] < self._shapes[0][0][0]
+        rest = lambda found: [(path, shape[1:], dtype) for path, shape, dtype in found]
+        return rest(shapes) == rest(self._shapes) and shapes[0][1][0] < self._shapes[0][1][0]
 
 
 def _as_batch(batch: Any, step: int) -> tuple:
@@ -201,12 +200,19 @@ def _as_batch(batch: Any, step: int) -> tuple:
         rows, _ = as_rows("stream", whole, "batch")
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} (batch {step} of the stream)") from error
+    if step == 0:
+        refuse_rounded("stream", "batch", rows)
     narrow = lambda x: np.asarray(x, jax.dtypes.canonicalize_dtype(np.asarray(x).dtype))
     return jax.tree.map(narrow, rows)
 
 
+def _shapes(batch: tuple) -> list[tuple]:
+    leaves = _tree.flatten(batch)
+    return [(path, x.shape, x.dtype) for path, x in zip(leaves.paths, leaves.values)]
+
+
 def _text(shapes: list) -> str:
-    return ", ".join(f"{dtype}{list(shape)}" for shape, dtype in shapes)
+    return ", ".join(f"{dtype}{list(shape)}" for _, shape, dtype in shapes)
 
 
 # --- an iterator's own state ------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.batches import init_key, stream_key
 from jaxreg.grid import Grid
-from jaxreg.sweeps.machine.hosts import agree, every_host, from_host, raw, to_host
+from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
 from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Spec, programs
 from jaxreg.sweeps.reader import Reader
@@ -103,14 +103,11 @@ class Population:
         while self.step < to:
             window = reader.window(self.step // width, self.source)
             self.source = window.source
-            self._common = self._common._replace(window=self._whole(window.batches))
+            batches = window.batches if self.spec.mesh is None else self._everywhere(window.batches)
+            self._common = self._common._replace(window=batches)
             end = min(to, (window.number + 1) * width)
             self._run(self.step, end, 1)
             self.step = end
-
-    def _whole(self, batches: tuple) -> tuple:
-        """The batches of all hosts, each of which reads its part, on every device."""
-        return batches if self.spec.mesh is None else self._everywhere(every_host(batches))
 
     def _run(self, first: int, last: int, parts: int) -> None:
         cuts = [first + (last - first) * i // parts for i in range(parts + 1)]

@@ -11,11 +11,13 @@ import threading
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxreg.fit.source import Reading, Stream
+from jaxreg.sweeps.machine.hosts import every_host
 
-__all__ = ["Reader", "Window", "window_steps"]
+__all__ = ["Reader", "Window"]
 
 _AHEAD = 2  # windows that wait on the device
 _BYTES, _MOST = 64 * 2**20, 64  # of a window
@@ -29,7 +31,7 @@ class Window(NamedTuple):
     source: dict | None  # its number and the state of the iterator before it, if that can tell
 
 
-def window_steps(stream: Stream, steps: int) -> int:
+def _window_steps(stream: Stream, steps: int) -> int:
     """How many steps a window has: few enough that several fit into memory."""
     size = sum(x.nbytes for x in jax.tree.leaves(stream.first))
     return int(np.clip(_BYTES // max(size, 1), 1, min(_MOST, steps)))
@@ -41,11 +43,29 @@ class Reader:
     `window(k)` waits for the k-th; the thread reads on meanwhile. An error of the source is raised there.
     """
 
-    def __init__(self, stream: Stream, width: int, steps: int, placed: Any):
-        self._stream, self.width, self._steps, self._placed = stream, width, steps, placed
+    def __init__(self, stream: Stream, steps: int, alone: bool):
+        """`alone` says that there is one device, to which the thread sends what it reads."""
+        self._stream, self.width, self._steps = stream, _window_steps(stream, steps), steps
+        self._placed = (lambda x: jax.tree.map(jnp.asarray, x)) if alone else lambda x: x
         self._thread: threading.Thread | None = None
         self._now: Window | None = None
-        self.short = 0  # batches that were left out, having fewer rows
+        self._short = 0  # batches that were left out, having fewer rows
+
+    @property
+    def first(self) -> tuple:
+        """The first batch, of all processes."""
+        if jax.process_count() == 1:
+            return self._stream.first
+        return jax.tree.map(lambda x: np.asarray(x)[0], self.window(0).batches)
+
+    def warnings(self) -> list[str]:
+        """What was left out, in words."""
+        if not self._short:
+            return []
+        return [
+            f"{self._short} batches of the stream had fewer rows than the first and were left out, as the "
+            "last of an epoch may."
+        ]
 
     def window(self, number: int, source: dict | None = None) -> Window:
         """The window of the steps from `number` * W on; `source`, of one before, helps to begin there."""
@@ -57,6 +77,8 @@ class Reader:
         if isinstance(found, BaseException):
             self._thread = None
             raise found
+        # Not in the thread: what takes all processes happens in one order on all of them.
+        found = found._replace(batches=every_host(found.batches))
         self._now = found
         return found
 
@@ -84,12 +106,13 @@ class Reader:
             reading = self._opened(number, source)
             last = -(-self._steps // self.width)
             while number < last and not stop.is_set():
-                before = reading.state()
+                # One process saves, and the others' parts are elsewhere: they are read up to there.
+                before = reading.state() if jax.process_count() == 1 else None
                 # Nothing is read in vain: what the last window has too many is filled up.
                 left = min(self.width, self._steps - number * self.width)
                 batches = [next(reading) for _ in range(left)]
                 batches += batches[-1:] * (self.width - left)
-                self.short = reading.short
+                self._short = reading.short
                 stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
                 told = None if before is None else {"window": number, "state": before}
                 self._put(out, stop, Window(number, self._placed(stacked), told))

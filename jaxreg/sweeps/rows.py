@@ -26,6 +26,11 @@ class Rows(NamedTuple):
     splits: Splits
     stream: Stream | None = None  # of what is trained on; then the rows judge alone
 
+    @property
+    def stream_rows(self) -> int | None:
+        """How many rows a batch of the stream has, of which every process reads its part."""
+        return None if self.stream is None else self.stream.rows * jax.process_count()
+
 
 def gathered(
     data: tuple | Stream,

@@ -37,7 +37,7 @@ from jaxreg.sweeps.machine.machine import Machine, check_machine, default_mesh
 from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
 from jaxreg.sweeps.program import Common, Spec
-from jaxreg.sweeps.reader import Reader, window_steps
+from jaxreg.sweeps.reader import Reader
 from jaxreg.sweeps.rows import Rows, gathered
 from jaxreg.sweeps.watch.callbacks import Callback, Callbacks, Outline
 from jaxreg.sweeps.watch.progress import Progress
@@ -79,7 +79,6 @@ class _Job(NamedTuple):
     experiment: dict[str, Any]
     directions: dict[str, str]
     warnings: list[str]
-    reader: Reader | None
 
 
 def sweep(
@@ -174,19 +173,20 @@ def sweep(
         None if patience is None else count("sweep", "patience", patience), machine or Machine(),
     )  # fmt: skip
     calls = Callbacks(callbacks)
-    job = _job(trainer, grid, rows, options)
+    check_machine(options.machine, options.batch_size or rows.stream_rows, len(grid))
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
-    reading = contextlib.closing(job.reader) if job.reader else contextlib.nullcontext()
-    with reading, Progress(label, len(grid), steps, progress) as bar:
+    with _reading(rows.stream, options) as reader:
+        job = _job(trainer, grid, rows, options, reader)
         store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
-        population = job.population()
-        outline = job.outline(population)
-        calls.start(outline)
-        drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
-        finished = drive.run()
+        with Progress(label, len(grid), steps, progress) as bar:
+            population = job.population()
+            outline = job.outline(population)
+            calls.start(outline)
+            drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
+            finished = drive.run()
     result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by)
     calls.finish(result)
-    left_out = _left_out(job.reader)
+    left_out = [] if reader is None else reader.warnings()
     for text in (*job.warnings, *drive.warnings, *left_out, *calls.report()):
         warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
     if not finished:
@@ -194,16 +194,25 @@ def sweep(
     return result
 
 
-def _job(trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options) -> _Job:
+def _reading(stream: Stream | None, options: _Options) -> Any:
+    """The reader of a stream while the sweep runs."""
+    if stream is None:
+        return contextlib.nullcontext()
+    alone = (options.machine.mesh or default_mesh()) is None
+    return contextlib.closing(Reader(stream, options.steps, alone))
+
+
+def _job(
+    trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options, reader: Reader | None
+) -> _Job:
     """Everything that can be refused is refused here."""
     o, splits = options, rows.splits
-    check_machine(o.machine, o.batch_size, len(grid))
     mesh = o.machine.mesh or default_mesh()
     padded = o.batch_size is None and not splits.equal
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
-    size = o.batch_size or splits.fewest
-    data = rows.prepared.data if rows.stream is None else rows.stream.first
+    size = o.batch_size or rows.stream_rows or splits.fewest
+    data = rows.prepared.data if reader is None else reader.first
     batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((size, *a.shape[1:]), a.dtype), data)
     numbers = rows.prepared.of_fold(0)
     checked = check("sweep", trainer, point, batch, o.key, numbers)
@@ -218,7 +227,6 @@ def _job(trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options) -> _Jo
         weighted=rows.weights is not None, padded=padded, numbers=numbers,
     )  # fmt: skip
     judge.check_sizes("sweep", ways, splits.sizes)
-    reader = None if rows.stream is None else _reader(rows.stream, o.steps, mesh)
     by_rows = any(way == "whole" for _, way in ways)
     spec = Spec(
         trainer, ways, splits.sizes if by_rows else (), tuple(terms_in(point)), o.batch_size,
@@ -238,23 +246,7 @@ def _job(trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options) -> _Jo
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
         forgotten(checked),
-        reader,
     )
-
-
-def _reader(stream: Stream, steps: int, mesh: Any) -> Reader:
-    # With several devices the window is placed by the population, which knows the other hosts.
-    placed = (lambda x: jax.tree.map(jnp.asarray, x)) if mesh is None else (lambda x: x)
-    return Reader(stream, window_steps(stream, steps), steps, placed)
-
-
-def _left_out(reader: Reader | None) -> list[str]:
-    if reader is None or not reader.short:
-        return []
-    return [
-        f"{reader.short} batches of the stream had fewer rows than the first and were left out, as the "
-        "last of an epoch may."
-    ]
 
 
 def _refuse_idle(checked: Checked, grid: Grid) -> None:

@@ -152,6 +152,18 @@ def host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str
     return {"layout": json.loads(done.made_by)["layout"], "devices": jax.device_count()}
 
 
+def stream_host(index: str, count: str, port: str, checkpoint: str, out: str, slow: str) -> dict:
+    """As `host`, over a stream of which every process reads its part."""
+    import jax
+
+    jax.distributed.initialize(f"127.0.0.1:{port}", int(count), int(index))
+    from support import toy
+
+    done = toy.streamed(int(index), int(count), checkpoint=checkpoint)
+    done.save(f"{out}.{index}")
+    return {"devices": jax.device_count()}
+
+
 def readme(out: str) -> dict:
     """The README's example for 20 steps."""
     import flax.linen as nn

@@ -47,14 +47,27 @@ def make(lam):
     return jr.l2(lam).on(jr.kernels)
 
 
-def run(grid=None, **kwargs):
+def run(grid=None, data=DATA, **kwargs):
     """The sweep; keywords replace its own."""
     given = {
         "folds": 3, "seeds": 2, "steps": 20, "batch_size": 8, "evals": 4,
         "key": jax.random.key(KEY_SEED),
     }  # fmt: skip
     grid = jr.grid(make, lam=LAMS) if grid is None else grid
-    return jr.sweep(trainer, grid, DATA, **{**given, **kwargs})
+    return jr.sweep(trainer, grid, data, **{**given, **kwargs})
+
+
+def streamed(index=0, count=1, **kwargs):
+    """A sweep over a stream of batches of 8 rows, of which the process `index` of `count` reads its part."""
+    size = 8 // count
+
+    def batches(epoch):
+        order = np.random.default_rng(epoch).permutation(N).reshape(-1, 8)
+        for rows in order[:, index * size : (index + 1) * size]:
+            yield X[rows], Y[rows]
+
+    given = {"folds": None, "batch_size": None, "validation": (X[:6] + 1, Y[:6]), "steps": 40}
+    return run(data=jr.stream(batches), **given, **kwargs)
 
 
 def assert_equal(a, b):

@@ -256,6 +256,13 @@ BAD = {
         lambda: sweep(jr.stream([BATCHES[0], (X[:B, :2], Y[:B])])), ValueError,
         r"batch 1 has float32\[8, 2\], float32\[8\], and the first has float32\[8, 4\]",
     ),
+    "other names": (
+        lambda: jr.stream([{"x": X[:B]}, {"z": X[:B]}]).open(1).__next__(), ValueError,
+        r"batch 1 has float32\[8, 4\], and the first has",
+    ),
+    "too few digits": (
+        lambda: jr.stream([(1.7e9 + np.arange(8.0),)]), ValueError, "float32 has too few digits",
+    ),
     "an error of the source": (lambda: sweep(jr.stream(broken)), OSError, "the disk is gone"),
     "folds": (lambda: sweep(jr.stream(BATCHES), folds=3), ValueError, "`folds` is for arrays"),
     "weights": (lambda: sweep(jr.stream(BATCHES), sample_weight=Y), ValueError, "`sample_weight` is for"),

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from support.paths import TESTS
-from support.toy import assert_close, run
+from support.toy import assert_close, run, streamed
 
 import jaxreg as jr
 
@@ -31,9 +31,9 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(tmp_path, slow, count=2):
+def start(tmp_path, slow, count=2, what="host"):
     port = free_port()
-    given = lambda i: ["host", i, count, port, tmp_path / "run", tmp_path / "out", slow]
+    given = lambda i: [what, i, count, port, tmp_path / "run", tmp_path / "out", slow]
     child = lambda i: [sys.executable, "-m", "support.children", *map(str, given(i))]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen(child(i), cwd=TESTS, **pipes) for i in range(count)]
@@ -50,6 +50,16 @@ def test_two_processes_equal_one_and_both_have_the_whole_result(tmp_path, one_pr
     for index in (0, 1):
         result = jr.SweepResult.load(f"{tmp_path / 'out'}.{index}")
         assert_close(numbers(result), numbers(one_process))
+
+
+def test_two_processes_that_read_their_parts_of_a_stream_equal_one_that_reads_it_whole(tmp_path):
+    for process in start(tmp_path, 0, what="stream_host"):
+        _, error = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, error
+    whole = streamed()
+    for index in (0, 1):
+        result = jr.SweepResult.load(f"{tmp_path / 'out'}.{index}")
+        assert_close(numbers(result), numbers(whole))
 
 
 def test_a_killed_host_leaves_a_checkpoint_from_which_one_goes_on(tmp_path, one_process):
