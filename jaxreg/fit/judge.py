@@ -36,6 +36,7 @@ Ways = tuple[tuple[str, str], ...]
 _SLICE = 4096  # rows of a slice, where slices are proved equal
 _MOST_SIZES = 32  # sizes of folds, of which each is compiled
 _PROBED = 32  # rows of a probe
+_PAIRED = 16  # rows of which all pairs are probed
 _CLOSE = 1e-4  # relative to the mean size of a row's loss
 _SCALES = (0.3, 1.0, 3.0)  # of the drawn parameters, over the root of their inputs
 _TRAINING = "training loss"  # judged by the name of the loss, beside another one for evaluation
@@ -261,13 +262,24 @@ class _Values(NamedTuple):
 
 def _probed(asked: _Asked, names: list[str], rows: tuple) -> dict[str, _Values]:
     """The values of each measure that can be called with one row."""
+    found = _called_with(asked, names, rows, each=True)
+    return {n: _Values(v[:, :-1], v[:, -1]) for n, v in found.items()}
+
+
+def _called_with(
+    asked: _Asked, names: list[str], rows: tuple, *, each: bool = False
+) -> dict[str, np.ndarray]:
+    """The values of each measure that can be called with one row.
+
+    Returns:
+      name -> [D, 1], of the rows together; with `each` [D, R + 1], of each row and last of all together.
+    """
     able = tuple(n for n in names if _takes_one_row(asked, n, rows))
     if len(jax.tree.leaves(rows)[0]) < 2 or not able:
         return {}
     given = asked.point, asked.numbers
-    found = [_probe(asked.trainer, able, *given, state, rows) for state in _states(asked)]
-    stacked = lambda i, n: np.array([np.asarray(values[i][n], float) for values in found])
-    return {n: _Values(stacked(0, n), stacked(1, n)) for n in able}
+    found = [_call(asked.trainer, able, each, *given, state, rows) for state in _states(asked)]
+    return {n: np.array([np.asarray(values[n], float) for values in found]) for n in able}
 
 
 def _states(asked: _Asked) -> Iterator[TrainState]:
@@ -290,16 +302,15 @@ def _states(asked: _Asked) -> Iterator[TrainState]:
         yield TrainState(jax.tree.map(drawn, start.params), None, model_state)
 
 
-@functools.partial(quickly, static=(0, 1))
-def _probe(trainer, names, point, numbers, state, rows):
-    """Of each measure its values for single rows [R] and for all of them together."""
+@functools.partial(quickly, static=(0, 1, 2))
+def _call(trainer, names, each, point, numbers, state, rows):
     made = trainer_at("probe", trainer, point, numbers)
+    of = lambda name, part: _scalar(_function(made, name)(*made.model(state), *part))
+    together = {n: of(n, rows).reshape(1) for n in names}
+    if not each:
+        return together
     one = jax.tree.map(lambda a: a[:, None], rows)
-    call = lambda name, part: _scalar(_function(made, name)(*made.model(state), *part))
-    return (
-        {n: jax.vmap(functools.partial(call, n))(one) for n in names},
-        {n: call(n, rows) for n in names},
-    )
+    return {n: jnp.append(jax.vmap(functools.partial(of, n))(one), together[n]) for n in names}
 
 
 def _takes_one_row(asked: _Asked, name: str, rows: tuple) -> bool:
@@ -352,23 +363,39 @@ def _refuse_unweighted(owner: str, trainer: Trainer, mean: bool, padded: bool) -
 
 
 def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], rows: tuple) -> None:
-    """A measure that becomes a mean over rows when one array is given another shape."""
-    suspects = [n for n, v in values.items() if not v.mean and np.isfinite(v.one).all()]
-    leaves = _tree.flatten(rows)
+    """A measure in which every row meets every entry of an array, for want of the right shape.
+
+    With the other shape it is another number, and on all pairs of a row and an entry it is the one that it
+    was. A weighted mean, or a ratio of means, is not both.
+    """
+    suspects = [n for n, v in values.items() if not v.mean and np.isfinite(v.all).all()]
+    if not suspects:
+        return
+    leaves = _tree.flatten(jax.tree.map(lambda a: a[:_PAIRED], rows))
+    n = len(leaves.values[0])
+    each, every = np.repeat(np.arange(n), n), np.tile(np.arange(n), n)
+    given = _called_with(asked, suspects, leaves.rebuild(leaves.values))
     for i, (path, x) in enumerate(zip(leaves.paths, leaves.values)):
         column = x.ndim == 2 and x.shape[1] == 1
-        if not suspects or not (column or x.ndim == 1):
+        if not (column or x.ndim == 1):
             continue
         other = [*leaves.values]
         other[i] = x[:, 0] if column else x[:, None]
-        for name, v in _probed(asked, suspects, leaves.rebuild(other)).items():
-            if v.mean and np.allclose(v.one, values[name].one, rtol=_CLOSE):
+        shaped = _called_with(asked, suspects, leaves.rebuild(other))
+        moved = [m for m, value in shaped.items() if not _same(value, given[m])]
+        pairs = leaves.rebuild([y[every] if j == i else y[each] for j, y in enumerate(other)])
+        for name, value in _called_with(asked, moved, pairs).items():
+            if _same(value, given[name]):
                 have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
                 raise ValueError(
                     f"{owner}: {_called(name)} broadcasts data[{path}] of shape {have} against predictions "
                     f"of shape {meet}, so that every row meets every other. Give data[{path}]"
                     f"{'[:, 0]' if column else '[:, None]'}, or predictions of shape {have}."
                 )
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.allclose(a, b, rtol=10 * _CLOSE)
 
 
 def _called(name: str) -> str:

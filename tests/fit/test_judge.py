@@ -67,6 +67,15 @@ KINDS = {
     "sum(w l) / sum(w)": (
         lambda p, x, y, w: jnp.sum(w * (x @ p - y) ** 2) / jnp.sum(w), (X, Y, W), "whole"
     ),
+    "mean(w l) / mean(w)": (
+        lambda p, x, y, w: jnp.mean(w * (x @ p - y) ** 2) / jnp.mean(w), (X, Y, W), "whole"
+    ),
+    "mean(w l) / mean(w), w [n, 1]": (
+        lambda p, x, y, w: jnp.mean(w[:, 0] * (x @ p - y) ** 2) / jnp.mean(w), (X, Y, W[:, None]), "whole"
+    ),
+    "a ratio of means": (lambda p, x, y: jnp.mean(x @ p) / jnp.mean(y), (X, Y), "whole"),
+    "a ratio of labels": (lambda p, x, y: jnp.std(y) / jnp.mean(y), (X, Y), "whole"),
+    "columns": (lambda p, x, y: jnp.sqrt(jnp.mean((x @ p[:, None] - y) ** 2)), (X, Y[:, None]), "whole"),
     "one weight differs": (
         lambda p, x, y, w: jnp.sum(w * (x @ p - y) ** 2) / jnp.sum(w),
         (X, Y, np.where(np.arange(N) == 17, 9.0, 1.0).astype("f")),
@@ -89,7 +98,7 @@ KINDS = {
 @pytest.mark.parametrize("name", KINDS)
 def test_the_kind_of_a_function_is_found(name):
     fn, data, way = KINDS[name]
-    loss = lambda p, x, *rest: jnp.mean((x @ p - rest[0]) ** 2)
+    loss = lambda p, x, *rest: jnp.mean((x @ p - rest[0].ravel()) ** 2)
     ways = dict(find_ways("sweep", made(loss, {"m": fn}), jr.l2(0.1), data, KEY))
     assert ways == {"loss": "rows", "m": way}
 
@@ -97,7 +106,8 @@ def test_the_kind_of_a_function_is_found(name):
 @pytest.mark.parametrize("name", [k for k, v in KINDS.items() if k != "takes weights"])
 def test_slices_and_weightings_of_a_mean_are_the_function_itself(name, monkeypatch):
     fn, data, way = KINDS[name]
-    trainer = made(lambda p, x, *rest: jnp.mean((x @ p - rest[0]) ** 2), {"m": fn})(jr.l2(0.1))
+    loss = lambda p, x, *rest: jnp.mean((x @ p - rest[0].ravel()) ** 2)
+    trainer = made(loss, {"m": fn})(jr.l2(0.1))
     state = trainer.start(KEY)._replace(params=jnp.array([1.0, -0.5, 0.2, 0.1]))
     monkeypatch.setattr(judge, "_SLICE", 7)
     rows = np.arange(N) % 3 == 0
@@ -149,6 +159,21 @@ def test_losses_that_are_no_mean_by_mistake_are_named(name):
         jr.fit(made(loss), jr.l2(0.1), data, steps=2, key=KEY)
     with pytest.raises(ValueError, match="sweep: .*" + match):
         sweep(made(loss), data)
+
+
+BROADCAST = {
+    "root": lambda p, x, y: jnp.sqrt(jnp.mean((x @ p - y) ** 2)),
+    "R2": lambda p, x, y: 1 - jnp.mean((x @ p - y) ** 2) / jnp.var(y),
+    "median": lambda p, x, y: jnp.median(jnp.abs(x @ p - y)),
+    "accuracy": lambda p, x, y: jnp.mean((x @ p > 0) == (y > 0)),
+}
+
+
+@pytest.mark.parametrize("name", BROADCAST)
+def test_a_metric_that_broadcasts_is_named_though_the_loss_does_not(name):
+    loss = lambda p, x, y: jnp.mean((x @ p - y[:, 0]) ** 2)
+    with pytest.raises(ValueError, match=r"the metric 'm' broadcasts data\[1\] of shape \[n, 1\]"):
+        sweep(made(loss, {"m": BROADCAST[name]}), (X, Y[:, None]))
 
 
 def test_a_training_loss_beside_another_one_for_evaluation_is_probed_too():
