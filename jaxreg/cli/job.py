@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,27 +12,33 @@ import numpy as np
 import optax
 
 import jaxreg as jr
+from jaxreg.choice import Choice
 from jaxreg.cli import data as datasets
 from jaxreg.cli import models
-from jaxreg.cli.settings import Settings, parse_halving
+from jaxreg.cli.data import Dataset, Rows
+from jaxreg.cli.settings import Settings, did_you_mean, parse_halving
 from jaxreg.fit.check import check
 from jaxreg.fit.prepare import prepared
 from jaxreg.grid import Grid
+from jaxreg.metrics import Bound
 from jaxreg.sweeps import Refit
 
 __all__ = ["Job", "prepare"]
 
 COUPLINGS = ("auto", "gradient", "decoupled", "proximal")
 OPTIMIZERS = ("adam", "sgd")
+RULES = ("min", "1se")
 _EVALS = 20  # evaluations on the way
 _FEW_ROWS = 100
+_SHOWN = {"classification": ("accuracy",), "regression": ("rmse", "r2")}
+_POWERS = {"rmse": 1, "mae": 1, "mse": 2, "r2": 0}  # of the target's unit
 
 
 class Job(NamedTuple):
     """A job ready to run: everything was checked, nothing has been compiled."""
 
     settings: Settings
-    dataset: datasets.Dataset
+    dataset: Dataset
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     trainer: Callable[[jr.Penalty], jr.Trainer]
@@ -39,6 +46,7 @@ class Job(NamedTuple):
     init: Callable
     learnt: Callable | None  # what each fold learns of its training rows beforehand
     folds: Any
+    warnings: tuple[str, ...] = ()
 
     def sweep(
         self,
@@ -55,19 +63,37 @@ class Job(NamedTuple):
             prepare=self.learnt, checkpoint=checkpoint, callbacks=callbacks, progress=progress,
         )  # fmt: skip
 
+    def choices(self, result: jr.SweepResult) -> list[Choice]:
+        """What each rule chooses, by the metric that was asked for."""
+        return [result.best(rule, self.settings.metric) for rule in RULES]
+
     def refit(
         self,
         result: jr.SweepResult,
-        rules: Sequence[str],
+        chosen: Sequence[Choice],
         callbacks: Sequence[jr.Callback] = (),
         progress: bool | None = None,
     ) -> Refit:
         """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
         key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
-        return jr.refit(
-            self.trainer, result, self.train, rule=rules, test=self.test, seeds=self.settings.refits,
-            key=key, prepare=self.learnt, keep_params=False, callbacks=callbacks, progress=progress,
+        given = {"prepare": self.learnt, "callbacks": callbacks, "progress": progress, "key": key}
+        of = lambda **more: jr.refit(
+            self.trainer, result, self.train, rule=chosen, test=self.test, **given, **more
+        )
+        return of(seeds=self.settings.refits)
+
+    def model(self, result: jr.SweepResult, refit: Refit, choice: Choice) -> Any:
+        """Parameters of the choice, trained on all training rows, as long as when it was tested."""
+        name = f"chosen by {choice.rule}"
+        steps = refit.steps[refit.names.index(name)]
+        if steps == int(refit.result.time[-1]):
+            return refit.params(name)
+        key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
+        again = jr.refit(
+            self.trainer, result, self.train, rule=choice, test=self.test, prepare=self.learnt,
+            seeds=1, steps=steps, patience=None, evals=1, progress=False, key=key,
         )  # fmt: skip
+        return again.params(name)
 
 
 def prepare(settings: Settings) -> Job:
@@ -83,19 +109,57 @@ def prepare(settings: Settings) -> Job:
     dataset = datasets.load(
         settings.data, target=settings.target, task=settings.task, reading=settings.reading()
     )
-    rows, others = datasets.split_rows(dataset, _train_rows(settings, dataset), settings.seed)
-    train, test = ((dataset.X[r], dataset.y[r]) for r in (rows, others))
+    rows, test = _split(settings, dataset)
+    train = dataset.X[rows], dataset.y[rows]
     model = models.build(settings.model, dataset, hidden=settings.hidden)
     trainer = _trainer(settings, model, dataset, grid[0])
-    learnt = _learnt(dataset)
+    learnt = _learnt(dataset, settings.impute)
     ready = prepared("sweep", learnt, train, [np.arange(len(train[0]))])
     key = jax.random.key(settings.seed)
     check("sweep", trainer, grid[len(grid) - 1], ready.data, key, ready.of_fold(0))
     folds = _folds(settings, dataset, rows)
-    return Job(settings, dataset, train, test, trainer, grid, model.init, learnt, folds)
+    warnings = (*datasets.leaks(dataset), *(_told(train, test) if settings.test else ()))
+    pair = test.X, np.asarray(test.y)
+    return Job(settings, dataset, train, pair, trainer, grid, model.init, learnt, folds, warnings)
 
 
-def _folds(s: Settings, dataset: datasets.Dataset, rows: np.ndarray) -> Any:
+def _split(s: Settings, dataset: Dataset) -> tuple[np.ndarray, Rows]:
+    """The numbers of the rows to train on, and the test rows: others of them, or those of --test."""
+    if s.test is None:
+        rows, others = datasets.split_rows(dataset, _train_rows(s, dataset), s.seed)
+        return rows, Rows(dataset.X[others], dataset.y[others], "row", tuple(others.tolist()), {})
+    if not _own(s.data):
+        raise ValueError(f"--test is about a file of yours; {s.data!r} is split by --train-size.")
+    if s.train_size is not None:
+        raise ValueError(
+            "--train-size and --test contradict each other: with --test all rows of the data are trained "
+            "on. Give one of them."
+        )
+    if Path(s.test).resolve() == Path(s.data).resolve():
+        raise ValueError(
+            "--test is the file that is trained on; give another one, or leave it away."
+        )
+    test = datasets.read_like(s.test, dataset, s.reading(), targets=True)
+    return np.random.default_rng(s.seed).permutation(len(dataset.X)), test
+
+
+def _told(train: tuple[np.ndarray, np.ndarray], test: Rows) -> Iterator[str]:
+    """What is odd about a test set of its own."""
+    for name, count in test.unseen.items():
+        yield (
+            f"{count} of {len(test.X)} test rows have a value of {name!r} that no row of the data has; it "
+            "counts as none of them."
+        )
+    join = lambda X, y: {row.tobytes() for row in np.column_stack([X, y]).astype(float)}
+    both = len(join(*train) & join(test.X, np.asarray(test.y)))
+    if both * 10 > len(test.X):
+        yield (
+            f"{both} distinct rows of the test set are in the training rows too; its scores are too good. "
+            "Remove them from one of the two."
+        )
+
+
+def _folds(s: Settings, dataset: Dataset, rows: np.ndarray) -> Any:
     """A number of random folds, or those that groups, times or classes ask for."""
     if dataset.times is not None and (s.stratify or dataset.groups is not None):
         other = "--stratify" if s.stratify else "--groups"
@@ -109,51 +173,70 @@ def _folds(s: Settings, dataset: datasets.Dataset, rows: np.ndarray) -> Any:
     return jr.folds(len(rows), s.folds, groups=groups, y=y, seed=s.seed)
 
 
-def _train_rows(settings: Settings, dataset: datasets.Dataset) -> int:
+def _own(data: str) -> bool:
+    return Path(data).suffix.lower() in (".csv", ".npz")
+
+
+def _train_rows(settings: Settings, dataset: Dataset) -> int:
     """As said; else few of a bundled set, so that a penalty pays, and three quarters of a file."""
     if settings.train_size is None:
-        own = Path(settings.data).suffix.lower() in (".csv", ".npz")
-        return len(dataset.X) * 3 // 4 if own else _FEW_ROWS
+        return len(dataset.X) * 3 // 4 if _own(settings.data) else _FEW_ROWS
     return settings.train_size or len(dataset.X) * 3 // 4
 
 
-def _learnt(dataset: datasets.Dataset) -> Callable | None:
-    """What is learnt of training rows: the scale of features that are no pixels, that of a quantity."""
+def _learnt(dataset: Dataset, impute: str) -> Callable | None:
+    """What is learnt of training rows: how features but pixels are encoded, and a quantity's scale."""
+    quantity = dataset.task == "regression"
 
     def of_rows(x: np.ndarray, y: np.ndarray) -> Any:
-        mean, scale = (0.0, 1.0) if dataset.image_shape else datasets.standardizer(x)
-        quantity = dataset.task == "regression"
+        encode = None if dataset.image_shape else datasets.learn(x, dataset.values, impute)
         level, unit = datasets.standardizer(y) if quantity else (0, 1)
 
         def rows(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            # In float64 until here: a time in seconds since 1970 has no more digits in float32.
-            x = ((x - mean) / scale).astype(np.float32)
+            x = x.astype(np.float32) if encode is None else encode(x)
             return x, ((y - level) / unit).astype(np.float32) if quantity else y
 
         return (rows, {"unit": np.float32(unit)}) if quantity else rows
 
-    return None if dataset.image_shape and dataset.task != "regression" else of_rows
+    return None if dataset.image_shape and not quantity else of_rows
 
 
-def _trainer(
-    s: Settings, model: models.Model, dataset: datasets.Dataset, penalty: jr.Penalty
-) -> Callable:
+def _trainer(s: Settings, model: models.Model, dataset: Dataset, penalty: jr.Penalty) -> Callable:
     """The trainer at a penalty: how the penalty reaches the weights."""
     chain = _chain(s, penalty)
+    metrics = _chosen_metrics(s.metric, model, dataset.task)
     if dataset.task != "regression":
-        return lambda reg: jr.Trainer(model.init, model.loss, chain(reg), metrics=model.metrics)
-
+        return lambda reg: jr.Trainer(model.init, model.loss, chain(reg), metrics=metrics)
     # A quantity is learnt in its own standard deviations: else the first thousand steps go into reaching
     # its mean. Its error is in its own units.
-    def standard(fn: Callable, power: int = 0) -> Callable:
-        return lambda params, n, x, y: n["unit"] ** power * fn(params, x, y)
+    of_target = {name: _InUnits(metric, _POWERS[name]) for name, metric in metrics.items()}
+    init = lambda key, n: model.init(key)
+    loss = lambda params, n, x, y: model.loss(params, x, y)
+    return lambda reg: jr.Trainer(init, loss, chain(reg), metrics=of_target)
 
-    metrics = {
-        "rmse": standard(model.metrics["rmse"], 1),
-        "r2": standard(model.metrics["r2"]),
-    }
-    init, loss = lambda key, n: model.init(key), standard(model.loss)
-    return lambda reg: jr.Trainer(init, loss, chain(reg), metrics=metrics)
+
+def _chosen_metrics(name: str, model: models.Model, task: str) -> dict[str, Any]:
+    """Those that are always shown, and the one that chooses."""
+    if name != "loss" and name not in model.metrics:
+        raise ValueError(
+            f"--metric: there is no {name!r} for this target{did_you_mean(name, ['loss', *model.metrics])}."
+        )
+    return {n: metric for n, metric in model.metrics.items() if n in (*_SHOWN[task], name)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _InUnits:
+    """A metric of standardised targets, in the units that the target had."""
+
+    metric: Bound
+    power: int
+
+    @property
+    def better(self) -> str:
+        return self.metric.better
+
+    def __call__(self, params: Any, n: Any, x: Any, y: Any, sample_weight: Any = None) -> Any:
+        return n["unit"] ** self.power * self.metric(params, x, y, sample_weight=sample_weight)
 
 
 def _chain(s: Settings, penalty: jr.Penalty) -> Callable:

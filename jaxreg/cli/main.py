@@ -1,4 +1,4 @@
-"""The command's words: `jaxreg sweep` trains a grid of λ, `jaxreg penalties` lists the catalogue."""
+"""The command's words: `jaxreg sweep` trains a grid of λ, `predict` uses it, `penalties` are listed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax
 
 from jaxreg import penalties
 from jaxreg.cli import options, output, run
+from jaxreg.cli.predict import predict
 from jaxreg.cli.settings import penalty_signatures
 
 __all__ = ["main"]
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = options.parser().parse_args(argv)
     _keep_programs(getattr(args, "cache", None))
     try:
-        return _penalties() if args.command == "penalties" else _sweep(args)
+        return _COMMANDS[args.command](args)
     except (ValueError, TypeError, ImportError) as error:
         print(f"jaxreg: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 2
@@ -57,7 +58,12 @@ def _sweep(args: argparse.Namespace) -> int:
     return run.resume(directory)
 
 
-def _penalties() -> int:
+def _predict(args: argparse.Namespace) -> int:
+    return predict(args.run, args.file, args.rule, args.out)
+
+
+def _penalties(args: argparse.Namespace) -> int:
+    del args
     rows = []
     for name, signature in penalty_signatures().items():
         extra = [
@@ -73,3 +79,6 @@ def _penalties() -> int:
 
 def _default(parameter) -> str:
     return "" if parameter.default is parameter.empty else f"={parameter.default}"
+
+
+_COMMANDS = {"penalties": _penalties, "predict": _predict, "sweep": _sweep}

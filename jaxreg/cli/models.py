@@ -23,6 +23,10 @@ from jaxreg.cli.data import Dataset
 
 __all__ = ["Model", "build", "cnn", "linear", "mlp"]
 
+_OF_QUANTITIES = ("rmse", "r2", "mae", "mse")
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "f1", "log_loss", "brier", "calibration_error")
+_OF_TWO_CLASSES = ("roc_auc", "average_precision")
+
 
 class Model(NamedTuple):
     """A model as pure functions, ready for `jaxreg.Trainer`.
@@ -31,7 +35,7 @@ class Model(NamedTuple):
       init: key -> params, flax variables such as {"params": {"Dense_0": {"kernel": ..., "bias": ...}}}.
       apply: (params, x [n, d]) -> logits [n, n_classes], or outputs [n] for regression.
       loss: (params, x, y) -> the mean loss over the rows, a scalar.
-      metrics: name -> (params, x, y) -> a score of the rows.
+      metrics: name -> one of `jaxreg.metrics` of the model, the first of them those that are always shown.
     """
 
     init: Callable[[Array], PyTree]
@@ -69,36 +73,37 @@ def build(name: str, dataset: Dataset, hidden: Sequence[int] = (128, 128)) -> Mo
     classify = dataset.task == "classification"
 
     def init(key: Array) -> PyTree:
-        return module.init(key, jnp.zeros((1, dataset.X.shape[1])))
+        return module.init(key, jnp.zeros((1, dataset.n_inputs)))
 
     def apply(params: PyTree, x: Array) -> Array:
         outputs = module.apply(params, x)
         return outputs if classify else outputs[:, 0]
 
-    return Model(init, apply, *(_classification(apply) if classify else _regression(apply)))
+    loss = _cross_entropy(apply) if classify else _half_squares(apply)
+    return Model(init, apply, loss, _metrics(apply, dataset))
 
 
-def _classification(apply: Callable) -> tuple[Callable, dict[str, Callable]]:
+def _cross_entropy(apply: Callable) -> Callable:
     def loss(params: PyTree, x: Array, y: Array) -> Array:
         return optax.softmax_cross_entropy_with_integer_labels(apply(params, x), y).mean()
 
-    def accuracy(params: PyTree, x: Array, y: Array) -> Array:
-        return jnp.mean(jnp.argmax(apply(params, x), -1) == y)
-
-    return loss, {"accuracy": accuracy}
+    return loss
 
 
-def _regression(apply: Callable) -> tuple[Callable, dict[str, Callable]]:
+def _half_squares(apply: Callable) -> Callable:
     def loss(params: PyTree, x: Array, y: Array) -> Array:
         return 0.5 * jnp.mean(jnp.square(apply(params, x) - y))
 
-    def rmse(params: PyTree, x: Array, y: Array) -> Array:
-        return metrics.rmse(y, apply(params, x))
+    return loss
 
-    def r2(params: PyTree, x: Array, y: Array) -> Array:
-        return metrics.r2(y, apply(params, x))
 
-    return loss, {"rmse": rmse, "r2": r2}
+def _metrics(apply: Callable, dataset: Dataset) -> dict[str, Callable]:
+    """Every metric that the data allow."""
+    if dataset.task == "regression":
+        names = _OF_QUANTITIES
+    else:
+        names = _OF_CLASSES + _OF_TWO_CLASSES * (dataset.n_classes == 2)
+    return {name: getattr(metrics, name).of(apply) for name in names}
 
 
 def mlp(sizes: Sequence[int]) -> Any:

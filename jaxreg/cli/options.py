@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import jaxreg
-from jaxreg.cli.job import COUPLINGS, OPTIMIZERS
+from jaxreg.cli.job import COUPLINGS, OPTIMIZERS, RULES
 from jaxreg.cli.settings import Settings
 
 __all__ = ["flag", "parser", "settings"]
@@ -22,13 +22,24 @@ examples:
   jaxreg sweep breast_cancer --model linear --penalty elastic_net:l1_ratio=0.3 --train-size 200
   jaxreg sweep digits --penalty group_lasso:axis=0 --on '*/Dense_0/kernel'
   jaxreg sweep my.csv --target price --lams 0,1e-4,1e-3,1e-2 --drop id,name
-  jaxreg sweep visits.csv --target outcome --groups patient --stratify
+  jaxreg sweep visits.csv --target outcome --groups patient --stratify --metric roc_auc
+  jaxreg sweep train.csv --test test.csv --one-hot text --impute median
   jaxreg sweep digits --lams 1e-6:1:64 --halving 0.5:3 --patience 5
   jaxreg sweep --resume runs/digits
   jaxreg sweep --again runs/digits/settings.json --steps 2000
 
 Ctrl-C stops a run and says how to go on. After a kill or a crash, too, --resume goes on from the last
 checkpoint, at most a minute before, and ends with the results of a run that was never stopped.
+"""
+
+_PREDICT = """\
+Predict with the model that a run has left in its folder, which is trained on all training rows with the λ
+that was chosen. Columns are found by their names; others may be there too. If the target is among them,
+the predictions are compared with it.
+
+examples:
+  jaxreg predict runs/house new.csv > predicted.csv
+  jaxreg predict runs/house new.csv --rule 1se --out predicted.csv
 """
 
 _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -46,6 +57,23 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "time": (
             "column of when rows were, numbers or ISO dates: judged is what comes later",
             {"metavar": "NAME"},
+        ),
+        "one_hot": (
+            "columns of text, with commas, of which each value becomes a feature; text for all of them",
+            {"metavar": "NAMES"},
+        ),
+        "impute": (
+            "what a missing number becomes, by the training rows of each fold; off refuses it",
+            {"choices": ("off", "median", "mean")},
+        ),
+        "test": (
+            "another file with the same columns, whose rows are the test set",
+            {"metavar": "FILE"},
+        ),
+        "header": (
+            "whether the first row names the columns; without, they are called 1, 2, …; if not given, it "
+            "does unless it looks like one of data",
+            {"action": argparse.BooleanOptionalAction},
         ),
         "delimiter": (
             "between the cells of a .csv; found out if not given",
@@ -84,6 +112,12 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "stratify": (
             "give each fold its share of every class, or of small and large targets",
             {"action": argparse.BooleanOptionalAction},
+        ),
+        "metric": (
+            "what chooses λ: loss, or for classes accuracy, balanced_accuracy, f1 (the mean over classes), "
+            "log_loss, brier, calibration_error, for two of them roc_auc and average_precision, for a "
+            "quantity rmse, r2, mae, mse",
+            {"metavar": "NAME"},
         ),
         "seeds": ("repetitions of each fold", {"type": int}),
         "refits": (
@@ -141,7 +175,21 @@ def parser() -> argparse.ArgumentParser:
     for title, options in _OPTIONS.items():
         _group(sweep, title, options)
     _runs(sweep.add_argument_group("runs and their folders"))
+    _predict(commands)
     return whole
+
+
+def _predict(commands: Any) -> None:
+    predict = commands.add_parser(
+        "predict", help="predict the rows of a file with the model of a run", description=_PREDICT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    predict.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/digits")
+    predict.add_argument("file", metavar="FILE", help="a .csv or .npz like the one learnt from")
+    predict.add_argument(
+        "--rule", choices=RULES, help="which of the run's λ; default min", default=RULES[0]
+    )
+    predict.add_argument("--out", metavar="FILE", help="a new file; default the standard output")
 
 
 def _group(sweep: argparse.ArgumentParser, title: str, options: dict) -> None:

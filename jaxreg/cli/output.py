@@ -76,12 +76,12 @@ def penalized(job: Job) -> str:
     return str(jr.tabulate(job.grid[len(job.grid) // 2], params))
 
 
-def sweep_table(result: jr.SweepResult, width: int | None = None) -> str:
+def sweep_table(result: jr.SweepResult, width: int | None = None, metric: str = "loss") -> str:
     """The table of the sweep; without the columns that matter least if it is wider than `width`.
 
     What is left away is named: table.txt has it.
     """
-    table, left = result.table(), []
+    table, left = result.table(metric=metric), []
     less = [f"train {m}" for m in reversed(result.metrics)]
     while width and less and _width(table) > width:
         left.append(less.pop(0))
@@ -106,12 +106,12 @@ def simple_table(headers: list[str], rows: list[list[str]]) -> Table:
     return Table("", columns, tuple(dict(zip(headers, r)) for r in rows), tuple(map(tuple, rows)))
 
 
-def write_sweep(folder: Path, result: jr.SweepResult) -> None:
+def write_sweep(folder: Path, result: jr.SweepResult, metric: str = "loss") -> None:
     """Everything about the sweep into the folder; what is there of it already is replaced."""
-    (folder / "table.txt").write_text(f"{result.table()}\n")
+    (folder / "table.txt").write_text(f"{result.table(metric=metric)}\n")
     result.save(folder / "result.npz", overwrite=True)
     result.to_csv(folder / "curves.csv", overwrite=True)
-    _plots(folder, result)
+    _plots(folder, result, metric)
 
 
 def write_test(folder: Path, refit: Refit) -> None:
@@ -126,10 +126,16 @@ def write_test(folder: Path, refit: Refit) -> None:
     (folder / "test.json").write_text(f"{json.dumps(rows, indent=2)}\n")
 
 
-def _plots(folder: Path, result: jr.SweepResult) -> None:
+def _plots(folder: Path, result: jr.SweepResult, metric: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    displays = {"validation": result.plot(), "learning_curves": result.plot_learning_curves()}
+    from matplotlib import pyplot
+
+    displays = {
+        "validation": result.plot(metric=metric),
+        "learning_curves": result.plot_learning_curves(metric=metric),
+    }
     for name, display in displays.items():
         display.figure_.savefig(folder / f"{name}.png", dpi=150, bbox_inches="tight")
+        pyplot.close(display.figure_)

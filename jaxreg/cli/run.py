@@ -19,6 +19,7 @@ from jaxreg.cli import output
 from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.interrupt import Presses
 from jaxreg.cli.job import Job, prepare
+from jaxreg.cli.model_file import write_model
 from jaxreg.cli.settings import Settings
 
 __all__ = ["INTERRUPTED", "resume", "start"]
@@ -37,6 +38,8 @@ def start(settings: Settings, out: str | None = None) -> int:
     text = f"{output.describe(job)}\n\n{output.penalized(job)}\n"
     folder = RunFolder.new(out, settings)
     print(text, flush=True)
+    for warning in job.warnings:
+        print(f"jaxreg: warning: {warning}", file=sys.stderr, flush=True)
     return _run(job, folder, new=True)
 
 
@@ -85,24 +88,28 @@ def _work(job: Job, folder: RunFolder) -> None:
     with Presses() as presses:
         result = job.sweep(folder.checkpoint, [presses, *trackers])
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(output.sweep_table(result, width), end="\n\n", flush=True)
-    output.write_sweep(folder.path, result)
+    print(output.sweep_table(result, width, job.settings.metric), end="\n\n", flush=True)
+    output.write_sweep(folder.path, result, job.settings.metric)
     try:
-        chosen = {rule: result.best(rule=rule).coords["lam"] for rule in ("min", "1se")}
+        chosen = job.choices(result)
     except ValueError:  # nothing can be chosen, and going on would not change it
         folder.finish()
         raise
-    for rule, lam in chosen.items():
-        print(f"λ chosen by {rule}: {lam:.3g}")
+    by = "" if job.settings.metric == "loss" else f" of {job.settings.metric}"
+    for choice in chosen:
+        print(f"λ chosen by {choice.rule}{by}: {choice.coords['lam']:.3g}")
     print(flush=True)
     with Presses() as presses:
-        refit = job.refit(result, list(chosen), [presses])
+        refit = job.refit(result, chosen, [presses])
     print(refit, end="\n\n")
     output.write_test(folder.path, refit)
+    models = {c.rule: (float(c.coords["lam"]), job.model(result, refit, c)) for c in chosen}
+    write_model(folder.path, job, models)
     folder.finish()
     names = ", ".join(sorted(p.name for p in folder.path.iterdir()))
     print(f"{time.perf_counter() - started:.0f} s. In {folder.path}: {names}")
     print(f"Again: jaxreg sweep --again {folder.path / 'settings.json'}")
+    print(f"New rows: jaxreg predict {folder.path} FILE")
 
 
 @contextlib.contextmanager

@@ -16,11 +16,12 @@ import numpy as np
 
 import jaxreg as jr
 from jaxreg import penalties, select
-from jaxreg.cli.files import Reading
+from jaxreg.cli.data import Reading
 from jaxreg.grid import Grid
 
 __all__ = [
     "Settings",
+    "did_you_mean",
     "parse_halving",
     "parse_lams",
     "parse_penalty",
@@ -44,8 +45,12 @@ class Settings:
     task: str = "auto"
     delimiter: str | None = None
     decimal: str = "."
+    header: bool | None = None
     drop: str = ""
     features: str = ""
+    one_hot: str = ""
+    impute: str = "off"
+    test: str | None = None
     groups: str | None = None
     time: str | None = None
     stratify: bool = False
@@ -63,6 +68,7 @@ class Settings:
     steps: int = 1000
     batch_size: int | None = 64
     train_size: int | None = None
+    metric: str = "loss"
     seed: int = 0
     halving: str = "off"
     patience: int | None = None
@@ -80,10 +86,24 @@ class Settings:
         Raises:
           ValueError: the file is missing, no JSON, or has options this version does not know.
         """
-        name = str(path)
         try:
-            given = json.loads(Path(path).read_text())
+            text = Path(path).read_text()
         except (OSError, ValueError) as error:
+            raise ValueError(
+                f"settings: cannot read settings from {str(path)!r}: {error}."
+            ) from error
+        return cls.from_text(text, str(path))
+
+    @classmethod
+    def from_text(cls, text: str, name: str) -> Settings:
+        """Settings from the text of a settings.json, which comes from `name`.
+
+        Raises:
+          ValueError: as `from_json`.
+        """
+        try:
+            given = json.loads(text)
+        except ValueError as error:
             raise ValueError(f"settings: cannot read settings from {name!r}: {error}.") from error
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(given, dict) or set(given) - known:
@@ -95,12 +115,15 @@ class Settings:
         """How a .csv is to be read."""
         names = lambda text: tuple(name.strip() for name in text.split(",") if name.strip())
         return Reading(
-            self.delimiter,
-            self.decimal,
-            names(self.drop),
-            names(self.features),
-            self.groups,
-            self.time,
+            delimiter=self.delimiter,
+            decimal=self.decimal,
+            header=self.header,
+            drop=names(self.drop),
+            features=names(self.features),
+            one_hot=names(self.one_hot),
+            impute=self.impute,
+            groups=self.groups,
+            time=self.time,
         )
 
     def grid(self) -> Grid:
@@ -177,7 +200,7 @@ def parse_penalty(text: str) -> Callable[[float], jr.Penalty]:
     name, _, rest = text.partition(":")
     known = penalty_signatures()
     if name not in known:
-        raise ValueError(f"--penalty: unknown penalty {name!r}{_did_you_mean(name, known)}.")
+        raise ValueError(f"--penalty: unknown penalty {name!r}{did_you_mean(name, known)}.")
     allowed = [p for p in known[name].parameters if p != "lam"]
     kwargs: dict[str, Any] = {}
     for item in rest.split(",") if rest else []:
@@ -207,7 +230,8 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _did_you_mean(name: str, known: Any) -> str:
+def did_you_mean(name: str, known: Any) -> str:
+    """The nearest of the names that there are, and all of them."""
     near = difflib.get_close_matches(name, list(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{hint} There are {', '.join(known)}"

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def as_rows(owner: str, data: Any, name: str = "data") -> tuple[tuple, int]:
+def as_rows(owner: str, data: Any, name: str = "data", *, ready: bool = True) -> tuple[tuple, int]:
     """`data` as a tuple of arrays, and how many rows they have.
 
     Args:
@@ -37,6 +37,8 @@ def as_rows(owner: str, data: Any, name: str = "data") -> tuple[tuple, int]:
       data: a tuple, such as (X, y), of arrays, frames, series, tensors, lists of numbers, or pytrees of
         them.
       name: of the argument.
+      ready: whether they must be finite numbers already; if not, arrays may hold text and NaN, which
+        `prepare` is there for.
 
     Raises:
       TypeError: no tuple, or something in it holds no numbers. ValueError: empty, unequal lengths, or
@@ -62,7 +64,7 @@ def as_rows(owner: str, data: Any, name: str = "data") -> tuple[tuple, int]:
             f"{owner}: the arrays of `{name}` must have the same number of rows, at least 1, got "
             f"{lengths}."
         )
-    for path, x in zip(where, leaves.values):
+    for path, x in zip(where, leaves.values if ready else ()):
         _refuse_what_is_no_number(owner, path, x)
     return converted, next(iter(lengths.values()))
 

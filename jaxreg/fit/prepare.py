@@ -71,6 +71,7 @@ def prepared(
         _check_alike(owner, "numbers", each)
         numbers = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *each)
     if not any(callable(f) for f, _ in both):
+        as_rows(owner, data)  # nothing makes them ready
         return Prepared(on_device(owner, "data", data), numbers=numbers)
     made = [_applied(owner, f, transform, host) for f, (transform, _) in enumerate(both)]
     _check_alike(owner, "rows", made)

@@ -101,7 +101,7 @@ def fit(
         raise TypeError(
             "fit: a stream is for jaxreg.sweep; give it one point, as in jaxreg.points([point])."
         )
-    data, n = as_rows("fit", data)
+    data, n = as_rows("fit", data, ready=prepare is None)
     rows = row_numbers("fit", rows, n)
     check_key("fit", key)
     batch_size = check_batch("fit", batch_size, len(rows))

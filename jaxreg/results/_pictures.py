@@ -62,9 +62,10 @@ def short(value: Any) -> str:
     return str(value) if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.3g}"
 
 
-def choice_indices(result: Any) -> dict[str, int]:
-    """The index of each rule's choice, where one can be made."""
-    return {rule: choice.index for rule, choice in summary.choices(result).items()}
+def choice_indices(result: Any, metric: str) -> dict[str, int]:
+    """The index of each rule's choice by the metric, or by the loss if it does not know its direction."""
+    by = metric if metric in result.directions else "loss"
+    return {rule: choice.index for rule, choice in summary.choices(result, by).items()}
 
 
 def some(result: Any, status: Status) -> np.ndarray:

@@ -85,7 +85,8 @@ class ValidationCurveDisplay(Display):
         Args:
           result: the sweep's result.
           ax: matplotlib axes to draw in; a new figure by default.
-          metric: "loss", or one of the trainer's metrics. The choices shown are those by the loss.
+          metric: "loss", or one of the trainer's metrics. The choices shown are those by it, or by
+            the loss if it does not know its direction.
           along: the coordinate to draw against; the first strength by default. There is a curve for each
             value of the others, or, where these are many, one of the best of them.
           best: the curve of the best of the others in any case.
@@ -108,7 +109,7 @@ class ValidationCurveDisplay(Display):
             curves=list(_curves(result, metric, coords, best)),
             diverged=some(result, Status.DIVERGED),
             given_up=some(result, Status.GIVEN_UP),
-            choices=choice_indices(result),
+            choices=choice_indices(result, metric),
         )
 
     def plot(self, ax: Any = None) -> ValidationCurveDisplay:

@@ -67,7 +67,7 @@ class LearningCurvesDisplay(Display):
             time=np.asarray(result.time),
             curves=curves,
             diverged=some(result, Status.DIVERGED),
-            choices=choice_indices(result),
+            choices=choice_indices(result, metric),
         )
         return display.plot(ax)
 

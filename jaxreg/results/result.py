@@ -206,16 +206,19 @@ class SweepResult:
                 raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
         return pick(self.params, k % len(self.status), fold, seed)
 
-    def table(self, by: str | None = None) -> Table:
+    def table(self, by: str | None = None, metric: str = "loss") -> Table:
         """Each point's losses and metrics at the last step, mean ± standard error, and the choices.
 
         With `by`, the name of a coordinate, there is one line for each of its values: the best of the
         other coordinates.
 
-        The choices are by the validation loss; a warning says when the best lies at an end of the
+        The choices are by the validation `metric`; a warning says when the best lies at an end of the
         grid. `rows` hold the numbers: every coordinate, "train loss", "train loss se", and so on.
+
+        Raises:
+          ValueError: no such coordinate or metric, or the metric does not know whether larger is better.
         """
-        return summary.table(self, by)
+        return summary.table(self, by, metric)
 
     def to_pandas(self) -> Any:
         """All curves in tidy long form: coordinates, fold, seed, time, split, metric, value.

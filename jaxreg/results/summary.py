@@ -16,7 +16,7 @@ from jaxreg.report.table import Column, Table
 from jaxreg.results.build import Parts
 from jaxreg.results.status import Status
 
-__all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "stderr"]
+__all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "plus_minus", "stderr"]
 
 
 def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -99,9 +99,9 @@ def varying(result: Any) -> list[str]:
     return [n for n, v in result.coords.items() if len(set(np.asarray(v).tolist())) > 1]
 
 
-def best_of_each(result: Any, values: np.ndarray) -> np.ndarray:
-    """The point of lowest validation loss for each value of a coordinate, in its order."""
-    score = result.mean()
+def best_of_each(result: Any, values: np.ndarray, metric: str = "loss") -> np.ndarray:
+    """The point of the best validation metric for each value of a coordinate, in its order."""
+    score = result.mean(metric) * (-1 if direction(result, metric, None) else 1)
     ranked = np.where(np.isfinite(score), score, np.inf)
     # One group for all that lack the coordinate: no NaN equals another.
     _, group = np.unique(values, return_inverse=True)
@@ -110,12 +110,12 @@ def best_of_each(result: Any, values: np.ndarray) -> np.ndarray:
     )
 
 
-def choices(result: Any) -> dict[str, Any]:
-    """The choice of each rule on the validation loss, without those that cannot be made."""
+def choices(result: Any, metric: str = "loss") -> dict[str, Any]:
+    """The choice of each rule by a validation metric, without those that cannot be made."""
     made = {}
     for rule in ("min", "1se"):
         try:
-            made[rule] = result.best(rule)
+            made[rule] = result.best(rule, metric)
         except ValueError:
             continue
     return made
@@ -139,13 +139,17 @@ def spread(result: Any) -> str:
     return f"{seeds} seeds, on the same validation rows" if seeds > 1 else ""
 
 
-def table(result: Any, by: str | None = None) -> Table:
+def table(result: Any, by: str | None = None, metric: str = "loss") -> Table:
     """See `SweepResult.table`."""
+    larger = direction(
+        result, chosen("metric", metric, dict.fromkeys(result.metrics, metric)), None
+    )
     rows, texts = _measured(result)
     shown = range(len(rows))
     if by is not None:
-        shown = best_of_each(result, column(chosen("coordinate", by, result.coords))).tolist()
-    made = choices(result)
+        values = column(chosen("coordinate", by, result.coords))
+        shown = best_of_each(result, values, metric).tolist()
+    made = choices(result, metric)
     status = np.asarray(result.status)
     n_bad, lanes = (status == Status.DIVERGED).sum((1, 2)), int(np.prod(status.shape[1:]))
     for k, (row, text) in enumerate(zip(rows, texts)):
@@ -162,7 +166,9 @@ def table(result: Any, by: str | None = None) -> Table:
         ),
         rows=tuple(rows[k] for k in shown),
         cells=tuple(tuple(texts[k]) for k in shown),
-        notes=tuple(_notes(result, made)),
+        notes=tuple(
+            _notes(result, made, f"{'highest' if larger else 'lowest'} mean validation {metric}")
+        ),
         warnings=tuple(_warnings(result, made, n_bad)),
         styles=tuple(_style(rows[k]) for k in shown),
     )
@@ -180,7 +186,7 @@ def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
         for split in ("train", "valid"):
             middle, error = result.mean(metric, split), result.stderr(metric, split)
             columns |= {f"{split} {metric}": middle, f"{split} {metric} se": error}
-            texts.append(_plus_minus(middle, error))
+            texts.append(plus_minus(middle, error))
     rows = [dict(zip(columns, values)) for values in zip(*(c.tolist() for c in columns.values()))]
     return rows, [list(text) for text in zip(*texts)]
 
@@ -190,7 +196,7 @@ def _coordinate(value: Any) -> str:
     return str(value) if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.4g}"
 
 
-def _plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
+def plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
     """Aligned texts: two digits of the typical error, and no more than four of the typical mean."""
     decimals = min(_decimals(error, 2), _decimals(middle, 4))
     return [_one_plus_minus(m, e, decimals) for m, e in zip(middle, error)]
@@ -246,11 +252,11 @@ def _count(n: int, name: str) -> str:
     return f"{n} {name}" + "s" * (n != 1)
 
 
-def _notes(result: Any, made: Mapping[str, Any]) -> Iterator[str]:
+def _notes(result: Any, made: Mapping[str, Any], best: str) -> Iterator[str]:
     over = spread(result)
     yield f"±: standard error over {over}." if over else "one lane each: no standard error."
     words = {
-        "min": "min: lowest mean validation loss.",
+        "min": f"min: {best}.",
         "1se": f"1se: largest {' '.join(result.strengths)} within one standard error of it.",
     }
     if made:
@@ -294,7 +300,7 @@ def describe(result: Any) -> str:
     for name, values in result.coords.items():
         lines.append(f"  {name:<9} {_span(column(values))}")
     for rule, choice in choices(result).items():
-        (score,) = _plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
+        (score,) = plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
         lines.append(f"  {rule:<9} {_coords(choice.coords)}: valid loss {score}")
     status = np.asarray(result.status)
     counts = {word: int((status == s).sum()) for s, word in reversed(_WORDS.items())}

@@ -62,7 +62,7 @@ class HeatMapDisplay(Display):
             title=summary.label(result.points),
             score=result.mean(metric),
             diverged=some(result, Status.DIVERGED),
-            choices=choice_indices(result),
+            choices=choice_indices(result, metric),
         )
         return display.plot(ax)
 
@@ -144,7 +144,7 @@ class ParallelDisplay(Display):
         """
         display = cls(
             coordinates(result), f"validation {metric}", summary.label(result.points),
-            result.mean(metric), choice_indices(result),
+            result.mean(metric), choice_indices(result, metric),
         )  # fmt: skip
         return display.plot(ax)
 

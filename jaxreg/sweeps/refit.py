@@ -25,6 +25,7 @@ from jaxreg.penalty import Penalty
 from jaxreg.report.table import Column, Table
 from jaxreg.results import Status, SweepResult
 from jaxreg.results.build import Parts
+from jaxreg.results.summary import plus_minus
 from jaxreg.sweeps.sweep import sweep
 
 __all__ = ["Refit", "refit"]
@@ -87,12 +88,13 @@ class Refit:
         judged = "test" if self.tested else "train"
         heads = ["refitted on all training data", *coords, *["steps"] * differ]
         heads += [f"{judged} {m}" for m in self.result.metrics]
+        scores = [self.scores(name) for name in self.names]
+        texts = zip(*(plus_minus(*np.array([s[m] for s in scores]).T) for m in self.result.metrics))
         cells = []
-        for name, k, steps in zip(self.names, self.index, self.steps):
+        for name, k, steps, text in zip(self.names, self.index, self.steps, texts):
             at = ["-" if np.isnan(v[k]) else f"{v[k]:.3g}" for v in coords.values()]
             at += [str(steps)] * differ
-            scores = [f"{m:.4f} ± {e:.4f}" for m, e in self.scores(name).values()]
-            cells.append((name, *at, *scores))
+            cells.append((name, *at, *text))
         columns = tuple(Column(h, "right" if i else "left") for i, h in enumerate(heads))
         return Table("", columns, tuple(dict(zip(heads, row)) for row in cells), tuple(cells))
 
@@ -142,7 +144,7 @@ def refit(
 
     >>> import jax.numpy as jnp, optax, jaxreg as jr
     >>> x = jax.random.normal(jax.random.key(1), (60, 3))
-    >>> y = x @ jnp.array([1.0, 0.0, 0.0])
+    >>> y = x[:, 0] + 0.5 * jax.random.normal(jax.random.key(2), (60,))
     >>> def trainer(reg):
     ...     loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
     ...     tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.3))
@@ -153,8 +155,8 @@ def refit(
     >>> jr.refit(trainer, result, train, test=test, seeds=2, key=jax.random.key(1))
     refitted on all training data      λ         test loss
     ──────────────────────────────────────────────────────
-    no penalty                         0   0.0000 ± 0.0000
-    chosen by min                   0.01   0.0000 ± 0.0000
+    no penalty                         0   0.1016 ± 0.0000
+    chosen by min                   0.01   0.1027 ± 0.0000
     """
     chosen = _choices(result, rule)
     made_by = json.loads(result.made_by)

@@ -47,12 +47,13 @@ def gathered(
     """
     if isinstance(data, Stream):
         return _streamed(data, validation, folds=folds, sample_weight=weights, prepare=prepare)
-    data, n = as_rows("sweep", data)
+    ready = prepare is None
+    data, n = as_rows("sweep", data, ready=ready)
     if isinstance(validation, Stream):
         validation = whole(validation)
     n_valid = 0
     if validation is not None:
-        validation, n_valid = as_rows("sweep", validation, "validation")
+        validation, n_valid = as_rows("sweep", validation, "validation", ready=ready)
         _check_alike(data, validation)
     splits = make_splits(folds, n, n_valid, key)
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))

@@ -55,7 +55,7 @@ def test_a_run_leaves_results_tables_plots_and_settings(run):
     folder, out = run
     names = {p.name for p in folder.iterdir()}
     assert names == {"settings.json", "result.npz", "table.txt", "test.json", "curves.csv",
-                     "validation.png", "learning_curves.png"}  # fmt: skip
+                     "validation.png", "learning_curves.png", "model.npz"}  # fmt: skip
     for name in ("validation.png", "learning_curves.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert (folder / "table.txt").read_text().splitlines()[0] in out
@@ -234,7 +234,7 @@ def test_the_cache_keeps_programs_for_the_next_process(by, tmp_path):
 import sys
 from jaxreg.cli import main
 import jaxreg.cli.output as output
-output._plots = lambda folder, result: None
+output._plots = lambda folder, result, metric: None
 hits = []
 import jax.monitoring
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))

@@ -16,9 +16,18 @@ KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 6)).astype(np.float32)
 CLASSES = Dataset(
-    "toy", X, np.arange(12, dtype=np.int32) % 3, "classification", 3, (), ("a", "b", "c"), (2, 3, 1)
+    "toy",
+    X,
+    np.arange(12, dtype=np.int32) % 3,
+    "classification",
+    3,
+    tuple("uvwxyz"),
+    ("a", "b", "c"),
+    image_shape=(2, 3, 1),
 )
-QUANTITY = Dataset("plain", X, X @ np.arange(6, dtype=np.float32), "regression", None, ())
+QUANTITY = Dataset(
+    "plain", X, X @ np.arange(6, dtype=np.float32), "regression", None, tuple("abcdef")
+)
 IMAGES = QUANTITY._replace(image_shape=(3, 2, 1))
 
 
@@ -100,7 +109,7 @@ def test_the_loss_of_a_quantity_has_a_half_and_its_error_has_none():
     np.testing.assert_allclose(model.loss(params, X, QUANTITY.y), square / 2, rtol=1e-5)
     error = model.metrics["rmse"](params, X, QUANTITY.y)
     np.testing.assert_allclose(error, np.sqrt(square), rtol=1e-5)
-    assert set(model.metrics) == {"rmse", "r2"}
+    assert set(model.metrics) == {"rmse", "r2", "mae", "mse"}
 
 
 def test_linear_regression_with_l2_is_ridge_in_the_documented_convention():

@@ -42,7 +42,7 @@ def _cheap():
     """One trainer for all runs, so that they compile once, and no plots."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxreg.cli.run.prepare", functools.cache(prepare))
-        patch.setattr("jaxreg.cli.output._plots", lambda folder, result: None)
+        patch.setattr("jaxreg.cli.output._plots", lambda folder, result, metric: None)
         yield
 
 

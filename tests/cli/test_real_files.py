@@ -1,15 +1,23 @@
 """Files as people have them: nothing is rounded away, guessed or leaked, and problems name their line."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from support.paths import TESTS
 
-from jaxreg.cli.data import load, split
-from jaxreg.cli.files import Reading
+from jaxreg import SweepResult
+from jaxreg.cli import main
+from jaxreg.cli.data import Reading, learn, load, split
+from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.job import prepare
-from jaxreg.cli.output import describe
+from jaxreg.cli.output import describe, sweep_table
 from jaxreg.cli.settings import Settings
 from jaxreg.fit.splits import make_splits
 
@@ -27,6 +35,7 @@ def csv(tmp_path):
 
 
 def settings(data, **options):
+    """A small run."""
     small = {"model": "linear", "steps": 300, "folds": 3, "seeds": 1, "refits": 2, "lr": 0.1}
     return Settings(str(data), **(small | {"lams": "1e-3:1:3", "batch_size": None} | options))
 
@@ -98,7 +107,10 @@ def test_the_task_can_be_said(csv):
     assert load(path).task == "classification"
     assert load(path, task="regression").task == "regression"
     many = csv("a,y\n" + "".join(f"{i},{i % 25}\n" for i in range(60)))
-    assert load(many).task == "regression"
+    asked = "'y' holds whole numbers of 25 different values, which can be classes or a quantity. Give --task"
+    with pytest.raises(ValueError, match=asked):
+        load(many)
+    assert load(many, task="regression").task == "regression"
     assert load(many, task="classification").n_classes == 25
 
 
@@ -229,3 +241,360 @@ def test_groups_and_times_that_say_nothing(csv, options, match):
 def test_an_option_that_would_do_nothing_is_refused(options, match):
     with pytest.raises(ValueError, match=match):
         prepare(settings("wine", **options))
+
+
+# --- headers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("5.1,3.5,setosa\n4.9,3.0,setosa\n6.2,2.9,virginica\n", "it holds the numbers 5.1, 3.5"),
+        ("p,x,e\nb,x,p\np,y,e\n", "the first row looks like one of data: 'p' is there again below it"),
+    ],
+)  # fmt: skip
+def test_a_file_without_header_is_suspected(csv, text, match):
+    with pytest.raises(ValueError, match=f"{match}.*give --no-header.*give --header"):
+        load(csv(text))
+
+
+def test_what_the_first_row_is_can_be_said(csv):
+    iris = "5.1,3.5,setosa\n4.9,3.0,setosa\n6.2,2.9,virginica\n7.0,3.2,virginica\n"
+    d = load(csv(iris), reading=Reading(header=False))
+    assert (d.feature_names, d.target, d.class_names) == (("1", "2"), "3", ("setosa", "virginica"))
+    assert d.X[:, 0].tolist() == [5.1, 4.9, 6.2, 7.0]
+    assert load(csv(iris), "1", reading=Reading(header=False, drop=("3",))).feature_names == ("2",)
+    years = csv("2019,2020,2021\n1,2,0.5\n3,4,1.5\n")
+    assert load(years, reading=Reading(header=True)).feature_names == ("2019", "2020")
+
+
+def test_a_column_without_a_name_can_be_left_out(csv):
+    text = ",a,y\n0,1.5,2\n1,3.5,4.5\n"
+    with pytest.raises(ValueError, match="column 1 has no name.*--drop 'column 1'"):
+        load(csv(text))
+    assert load(csv(text), reading=Reading(drop=("column 1",))).feature_names == ("a",)
+
+
+# --- everything that is wrong, at once ----------------------------------------------------------------
+
+
+def test_all_problems_of_a_file_are_told_at_once(csv):
+    body = "".join(f"{i},{i % 3},x,{i / 4}\n" for i in range(30))
+    path = csv("a,b,kind,y\n" + body + "1,,x,0.5\n1e99,2,y,-\n1,2,3\n1,2,x,0.5,9\n")
+    with pytest.raises(ValueError, match="there are 4 problems") as told:
+        load(path)
+    lines = str(told.value).splitlines()[1:]
+    assert lines == [
+        "- rows must have 4 cells as the first one: line 34 has 3, line 35 has 5.",
+        "- features must be numbers, but there is text in the columns 'kind' (such as 'x'). Give --one-hot "
+        "'kind' for a feature of each value, or leave them out with --drop 'kind'.",
+        "- there are missing, NaN or infinite values in a (line 33), b (line 32). Fill them or remove those "
+        "rows, or give --impute median.",
+        "- the target has 30 distinct numbers, which is a quantity, but line 33 holds text: '-'. Correct or "
+        "remove it; if these are classes after all, give --task classification.",
+    ]
+
+
+def test_all_names_that_are_unknown_are_told_at_once(csv):
+    path = csv("a,b,y\n1,2,0.5\n3,4,1.5\n")
+    with pytest.raises(ValueError, match="there are 3 problems") as told:
+        load(path, target="z", reading=Reading(drop=("c",), one_hot=("d",)))
+    assert [line.split(";")[0].split(".")[0] for line in str(told.value).splitlines()[1:]] == [
+        "- there is no column of --drop 'c'",
+        "- there is no column of --one-hot 'd'",
+        "- there is no target column 'z'",
+    ]
+
+
+# --- text and missing numbers -------------------------------------------------------------------------
+
+
+def house(n=90, seed=0, streets=("Main", "Oak", "Hill"), gaps=0.1):
+    """Prices that depend on the street; some areas are missing."""
+    rng = np.random.default_rng(seed)
+    lines = ["area,street,rooms,price"]
+    for _ in range(n):
+        area, street, rooms = rng.uniform(30, 200), rng.choice(streets), rng.integers(1, 7)
+        price = 2000 * area + {"Main": 3e4, "Oak": 0, "Hill": -2e4}.get(street, 0) + 1e4 * rooms
+        shown = "" if rng.random() < gaps else f"{area:.2f}"
+        lines.append(f"{shown},{street},{rooms},{price + 5e3 * rng.normal():.3f}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("named", [("street",), ("text",)])
+def test_text_and_gaps_are_learnt_as_scikit_learn_does(csv, named):
+    d = load(csv(house()), reading=Reading(one_hot=named, impute="median"))
+    assert d.categories == {"street": ("Hill", "Main", "Oak")}
+    assert (d.values, d.n_inputs) == ((0, 3, 0), 5)
+    train, test = np.arange(60), np.arange(60, 90)
+    got = learn(d.X[train], d.values, "median")(d.X)
+    plain = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    hot = make_pipeline(OneHotEncoder(sparse_output=False), StandardScaler())
+    expected = ColumnTransformer([("a", plain, [0]), ("s", hot, [1]), ("r", plain, [2])])
+    expected.fit(d.X[train])
+    for rows in (train, test):
+        np.testing.assert_allclose(got[rows], expected.transform(d.X[rows]), atol=1e-5)
+
+
+def test_a_value_that_training_rows_lack_counts_as_none_of_theirs():
+    X = np.array([[0.0, 1.0], [1.0, np.nan], [0.0, 3.0], [2.0, 5.0]])
+    encode = learn(X[:3], (3, 0), "mean")
+    rows = encode(X)
+    assert encode.fill[1] == 2
+    np.testing.assert_allclose(rows[3, :3], encode(np.array([[np.nan, 1.0]]))[0, :3])
+    assert rows[3, 2] == 0, "a weight that nothing has trained is not used"
+    empty = learn(np.array([[np.nan], [np.nan]]), (0,), "median")
+    assert empty(np.array([[3.0]])).tolist() == [[3.0]]
+
+
+def test_every_fold_imputes_and_encodes_by_its_training_rows(csv):
+    job = prepare(settings(csv(house()), one_hot="text", impute="mean"))
+    X, y = job.train
+    rows = np.arange(20)
+    encode, _ = job.learnt(X[rows], y[rows])
+    x, _ = encode(X, y)
+    fill = np.nanmean(X[rows, 0])
+    filled = np.where(np.isnan(X[:, 0]), fill, X[:, 0])
+    column = (filled - filled[rows].mean()) / filled[rows].std()
+    np.testing.assert_allclose(x[:, 0], column, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"one_hot": ("price",)}, "'price' of --one-hot is no feature"),
+        ({"one_hot": ("street",), "drop": ("street",)}, "'street' of --one-hot is no feature"),
+        ({"one_hot": ("area", "street")}, "'area' of --one-hot has 4[0-9] different values in 50 rows"),
+        ({"one_hot": ("street",)}, "missing, NaN or infinite values in area .* give --impute median"),
+    ],
+)  # fmt: skip
+def test_text_and_gaps_that_cannot_be_learnt(csv, options, match):
+    with pytest.raises(ValueError, match=match):
+        load(csv(house(50)), reading=Reading(**options))
+
+
+# --- an index that tells the target -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["in order", "shuffled"])
+def test_an_index_that_predicts_the_target_is_warned_of(csv, order):
+    text = (DATA / "index_leak.csv").read_text()
+    head, *rows = text.strip().splitlines()
+    if order == "shuffled":
+        rows = np.random.default_rng(0).permutation(rows).tolist()
+    path = csv("id" + head + "\n" + "\n".join(rows) + "\n")
+    (warning,) = prepare(settings(path)).warnings
+    assert "the column 'id' numbers the rows and tells the target" in warning
+    assert "--drop 'id'" in warning
+    assert prepare(settings(path, drop="id")).warnings == ()
+
+
+def test_an_index_that_predicts_nothing_and_an_honest_feature_are_not_warned_of(csv):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=80)
+    path = csv("id,a,y\n" + "".join(f"{i},{v + 0.1},{v}\n" for i, v in enumerate(y.tolist())))
+    assert prepare(settings(path)).warnings == ()
+    ages = "".join(f"{v},{v * 1.5}\n" for v in rng.integers(0, 60, 80).tolist())
+    assert prepare(settings(csv("age,y\n" + ages))).warnings == ()
+
+
+# --- a test file, a metric, a model to use ------------------------------------------------------------
+
+
+def test_the_rows_of_a_test_file_are_the_test_set(csv):
+    train, test = csv(house()), csv(house(30, seed=1), "test.csv")
+    job = prepare(settings(train, test=test, one_hot="text", impute="median"))
+    assert (len(job.train[1]), len(job.test[1])) == (90, 30)
+    prices = [float(line.split(",")[3]) for line in house(30, seed=1).splitlines()[1:]]
+    np.testing.assert_array_equal(job.test[1], prices)
+    assert job.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"train_size": 20}, "--train-size and --test contradict each other"),
+        ({"test": "data"}, "--test is the file that is trained on"),
+        ({"test": "a,rooms,price\n1,2,3\n"}, r"2 problems.\n- there is no column 'area'.*\n- .*'street'"),
+        ({"test": "area,street,rooms\n1,Oak,3\n"}, "there is no target column 'price'"),
+        ({"test": "area,street,rooms,price\n1,Oak,3,x\n"}, "must be a number, and is 'x' in line 2"),
+        ({"data": "wine"}, "--test is about a file of yours; 'wine' is split by --train-size"),
+    ],
+)  # fmt: skip
+def test_a_test_file_that_is_none(csv, options, match):
+    train = csv(house(40, gaps=0))
+    test = csv(options.pop("test", house(9, 2, gaps=0)), "test.csv")
+    given = {
+        "data": train,
+        "test": train if "data\n" in test else test,
+        "one_hot": "text",
+    } | options
+    if match.startswith("--test is the file"):
+        given["test"] = train
+    if given["data"] == "wine":
+        given["one_hot"] = ""
+    with pytest.raises(ValueError, match=match):
+        prepare(settings(**given))
+
+
+def test_rows_that_are_in_both_files_are_told(csv):
+    text = house(40, gaps=0)
+    head, *rows = text.splitlines()
+    test = csv(
+        "\n".join([head, *rows[:10], *house(5, 3, gaps=0).splitlines()[1:]]) + "\n", "test.csv"
+    )
+    (warning,) = prepare(settings(csv(text), test=test, one_hot="text")).warnings
+    assert warning.startswith("10 distinct rows of the test set are in the training rows too")
+
+
+CLASSES = "a,b,kind\n" + "".join(
+    f"{a},{b},{'007x' if a + 0.3 * b > 0 else '08'}\n"
+    for a, b in np.random.default_rng(0).normal(size=(80, 2)).tolist()
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "metric"),
+    [(CLASSES, "roc_auc"), (CLASSES, "f1"), (house(), "mae"), (house(), "r2")],
+)
+def test_the_metric_that_was_asked_for_chooses(csv, data, metric):
+    s = settings(
+        csv(data), task="classification" if data is CLASSES else "auto", metric=metric,
+        one_hot="" if data is CLASSES else "text", impute="median", steps=60,
+    )  # fmt: skip
+    job = prepare(s)
+    result = job.sweep(progress=False)
+    score = result.mean(metric) * (1 if metric == "mae" else -1)
+    assert job.choices(result)[0].index == np.argmin(score)
+    words = {"mae": "lowest mean validation mae"}.get(metric, f"highest mean validation {metric}")
+    assert f"min: {words}." in sweep_table(result, metric=metric)
+
+
+@pytest.mark.parametrize(
+    ("data", "metric", "match"),
+    [
+        ("wine", "roc_auc", "no 'roc_auc' for this target"),
+        ("diabetes", "accuracy", "There are loss, rmse, r2, mae, mse"),
+        ("wine", "acuracy", "did you mean 'accuracy'"),
+    ],
+)
+def test_a_metric_that_there_is_not(data, metric, match):
+    with pytest.raises(ValueError, match=f"--metric: .*{match}"):
+        prepare(settings(data, metric=metric))
+
+
+def read_csv_text(text):
+    head, *rows = [line.split(",") for line in text.strip().splitlines()]
+    return head, rows
+
+
+def test_a_run_leaves_a_model_that_predicts_new_rows(csv, tmp_path, capsys):
+    """Against the formula of ridge on rows that scikit-learn encodes."""
+    train, out = csv(house(90, gaps=0)), tmp_path / "run"
+    argv = ["--model", "linear", "--one-hot", "text", "--train-size", "80", "--lams", "0.05,0.1"]
+    argv += ["--steps", "400", "--lr", "0.1", "--folds", "2", "--seeds", "1", "--refits", "2"]
+    assert main(["sweep", train, *argv, "--batch-size", "0", "--out", str(out)]) == 0
+    capsys.readouterr()
+    new = csv(
+        "rooms,price,more,street,area\n3,1e5,x,Oak,50\n\n4,2e5,y,Main,150\n2,1e5,z,Elm,80\n",
+        "new.csv",
+    )
+    assert main(["predict", str(out), new]) == 0
+    said = capsys.readouterr()
+    head, rows = read_csv_text(said.out)
+    assert head == ["line", "prediction"]
+    assert [r[0] for r in rows] == ["2", "4", "5"]
+    assert "1 of them have a value of 'street' that training rows did not have" in said.err
+    assert "compared with 'price': rmse" in said.err
+    job = prepare(RunFolder.existing(str(out)).settings())
+    X, y = job.train
+    encode = learn(X, job.dataset.values)
+    x, lam = encode(X), SweepResult.load(out / "result.npz").best().coords["lam"]
+    w = np.linalg.solve(x.T @ x / 80 + lam * np.eye(5), x.T @ (y - y.mean()) / 80)
+    expected = y.mean() + encode(np.array([[50, 2, 3], [150, 1, 4], [80, np.nan, 2]])) @ w
+    np.testing.assert_allclose([float(r[1]) for r in rows], expected, rtol=2e-3)
+    text = (out / "table.txt").read_text()
+    assert "chosen by min" in text
+
+
+def test_a_model_of_classes_writes_their_names_and_shares(csv, tmp_path, capsys):
+    train, out = csv(CLASSES), tmp_path / "run"
+    argv = [
+        "--task",
+        "classification",
+        "--steps",
+        "60",
+        "--folds",
+        "2",
+        "--seeds",
+        "1",
+        "--refits",
+        "2",
+    ]
+    argv += [
+        "--hidden",
+        "8",
+        "--batch-size",
+        "0",
+        "--lams",
+        "1e-4,1e-3",
+        "--lr",
+        "0.03",
+        "--patience",
+        "3",
+    ]
+    assert main(["sweep", train, *argv, "--out", str(out)]) == 0
+    capsys.readouterr()
+    file = tmp_path / "predicted.csv"
+    for rule in ("min", "1se"):
+        file.unlink(missing_ok=True)
+        assert main(["predict", str(out), train, "--rule", rule, "--out", str(file)]) == 0
+        head, rows = read_csv_text(file.read_text())
+        assert head == ["line", "prediction", "p(007x)", "p(08)"]
+        right = [line.split(",")[2] for line in CLASSES.splitlines()[1:]]
+        told = np.mean([r[1] == kind for r, kind in zip(rows, right)])
+        assert told > 0.9
+        assert f"accuracy {told:.4g}" in capsys.readouterr().err
+        np.testing.assert_allclose([float(r[2]) + float(r[3]) for r in rows], 1, atol=1e-5)
+    assert main(["predict", str(out), train, "--out", str(file)]) == 2
+    assert "is there already and is left as it is" in capsys.readouterr().err
+    other = csv("a,b,kind\n1,2,09\n", "other.csv")
+    assert main(["predict", str(out), other]) == 2
+    assert "the classes 9, and those that were learnt are 007x, 08" in capsys.readouterr().err
+
+
+def test_images_are_predicted_from_arrays_like_those_learnt_from(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (60, 3, 3), dtype=np.uint8), np.arange(60) % 2
+    X[y == 1] //= 4
+    np.savez(tmp_path / "a.npz", X=X, y=y)
+    argv = ["--steps", "60", "--folds", "2", "--seeds", "1", "--refits", "2", "--lams", "1e-4,1e-3"]
+    argv += [
+        "--batch-size",
+        "0",
+        "--model",
+        "linear",
+        "--lr",
+        "0.1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(["sweep", str(tmp_path / "a.npz"), *argv]) == 0
+    np.savez(tmp_path / "new.npz", X=X[:5])
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "new.npz")]) == 0
+    _, rows = read_csv_text(capsys.readouterr().out)
+    assert [r[1] for r in rows] == [str(k) for k in y[:5]]
+    for bad, match in [(X[:5] / 255, "holds other numbers, and the model learnt from bytes"),
+                       (X[:5, :2], r"a row of X has the shape \(2, 3, 1\), and \(3, 3, 1\)")]:  # fmt: skip
+        np.savez(tmp_path / "bad.npz", X=bad)
+        assert main(["predict", str(tmp_path / "run"), str(tmp_path / "bad.npz")]) == 2
+        assert re.search(match, capsys.readouterr().err)
+
+
+def test_a_folder_without_a_model_and_a_damaged_one(tmp_path, csv, capsys):
+    assert main(["predict", str(tmp_path), csv(CLASSES)]) == 2
+    assert "has no model.npz. Give the folder of a run that has ended" in capsys.readouterr().err
+    (tmp_path / "model.npz").write_bytes(b"PK nothing")
+    assert main(["predict", str(tmp_path), csv(CLASSES)]) == 2
+    assert "damaged" in capsys.readouterr().err

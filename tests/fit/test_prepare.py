@@ -134,3 +134,61 @@ def test_a_refit_prepares_too(by_rows):
 def test_preparations_that_make_no_rows_are_refused(prepare, error, match):
     with pytest.raises(error, match=match):
         sweep(trainer, prepare)
+
+
+# --- rows that are no numbers yet --------------------------------------------------------------------
+
+
+def test_missing_numbers_are_filled_by_the_training_rows_of_each_fold():
+    gaps = np.where(RNG.random(X.shape) < 0.2, np.nan, X).astype("f")
+
+    def filled(x, y):
+        mean = np.nanmean(x, 0)
+        scale = np.where(np.isnan(x), mean, x).std(0)
+        return lambda x, y: ((np.where(np.isnan(x), mean, x) - mean) / scale, y - y.mean())
+
+    result = jr.sweep(
+        trainer, jr.grid(jr.l2, lam=[0.1, 1.0]), (gaps, Y), prepare=filled, folds=FOLDS, steps=400,
+        evals=1, key=KEY, progress=False,
+    )  # fmt: skip
+    rows, valid = FOLDS[1]
+    x = filled(gaps[rows], Y[rows])(gaps, Y)[0]
+    ridge = Ridge(0.1 * len(rows)).fit(x[rows], (Y - Y.mean())[rows])
+    w = np.linalg.solve(
+        x[rows].T @ x[rows] / len(rows) + 0.1 * np.eye(3),
+        x[rows].T @ (Y - Y.mean())[rows] / len(rows),
+    )
+    np.testing.assert_allclose(w, ridge.coef_, atol=0.1)
+    error = 0.5 * np.mean((x[valid] @ w - (Y - Y.mean())[valid]) ** 2)
+    np.testing.assert_allclose(result.valid["loss"][0, 1, 0, -1], error, rtol=1e-4)
+
+
+def test_a_vocabulary_is_that_of_the_training_rows():
+    words = np.array(["a b", "b c", "a a", "c d", "b b", "d a", "a c", "b d"])
+    y = np.array([1, 0, 1, 0, 0, 1, 1, 0], "f")
+    seen = []
+
+    def counted(texts, y):
+        known = sorted({word for text in texts for word in text.split()})
+        seen.append(known)
+        count = lambda texts: np.array([[t.split().count(w) for w in "abcd"] for t in texts], "f")
+        return lambda texts, y: (count(texts)[:, :3], y)
+
+    result = jr.sweep(
+        trainer, jr.grid(jr.l2, lam=[0.1]), (words, y), prepare=counted, folds=2, steps=3, key=KEY,
+        progress=False,
+    )  # fmt: skip
+    assert len(seen) == 2
+    assert np.isfinite(result.valid["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    "learn", [lambda x, y: {"level": y.mean()}, lambda x, y: lambda x, y: (x, y)]
+)
+def test_rows_that_nothing_has_made_ready_are_refused(learn):
+    gaps = np.where(np.arange(N)[:, None] == 4, np.nan, X).astype("f")
+    with pytest.raises(ValueError, match="has NaN in 1 of 31 rows, the first is row 4"):
+        jr.sweep(
+            with_numbers, jr.grid(jr.l2, lam=[0.1]), (gaps, Y), prepare=learn, folds=FOLDS, steps=3,
+            key=KEY, progress=False,
+        )  # fmt: skip
