@@ -76,7 +76,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             {"action": argparse.BooleanOptionalAction},
         ),
         "delimiter": (
-            "between the cells of a .csv; found out if not given",
+            "between the cells of a .csv, one character or tab; found out if not given",
             {"metavar": "CHAR"},
         ),
         "decimal": ("before decimals", {"choices": (".", ",")}),
@@ -116,7 +116,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "metric": (
             "what chooses λ: loss, or for classes accuracy, balanced_accuracy, f1 (the mean over classes), "
             "log_loss, brier, calibration_error, for two of them roc_auc and average_precision, for a "
-            "quantity rmse, r2, mae, mse",
+            "quantity rmse, r2, mae, mse; what gives up early goes by the loss",
             {"metavar": "NAME"},
         ),
         "seeds": ("repetitions of each fold", {"type": int}),
@@ -204,6 +204,8 @@ def _default(name: str, value: Any) -> str:
     """What holds if the option is not given; nothing where its text says it."""
     if value is None or value == "":
         return "; default 0" if name in _ZERO_IS_NONE else ""
+    if isinstance(value, bool):
+        return f"; default {'yes' if value else 'no'}"
     return f"; default {','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 

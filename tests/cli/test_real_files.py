@@ -125,6 +125,9 @@ def test_columns_can_be_left_out_or_chosen(csv):
 
 def test_the_delimiter_can_be_said(csv):
     assert load(csv("a|b|y\n1|2|0.5\n3|4|1.5\n"), reading=Reading(delimiter="|")).X.shape == (2, 2)
+    for tab in ("\t", "\\t", "tab"):
+        rows = csv("a\tb\ty\n1\t2\t0.5\n3\t4\t1.5\n")
+        assert load(rows, reading=Reading(delimiter=tab)).X.shape == (2, 2)
 
 
 def test_a_file_of_ones_own_trains_on_three_quarters_and_counts_its_classes(csv):
@@ -365,6 +368,8 @@ def test_every_fold_imputes_and_encodes_by_its_training_rows(csv):
         ({"one_hot": ("price",)}, "'price' of --one-hot is no feature"),
         ({"one_hot": ("street",), "drop": ("street",)}, "'street' of --one-hot is no feature"),
         ({"one_hot": ("area", "street")}, "'area' of --one-hot has 4[0-9] different values in 50 rows"),
+        ({"one_hot": ("text",), "features": ("area", "rooms")}, "no feature holds text, so --one-hot"),
+        ({"delimiter": "::"}, "--delimiter: give one character, or tab, got '::'"),
         ({"one_hot": ("street",)}, "missing, NaN or infinite values in area .* give --impute median"),
     ],
 )  # fmt: skip

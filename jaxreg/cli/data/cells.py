@@ -74,6 +74,9 @@ def _rows(path: Path, delimiter: str | None) -> tuple[list[list[str]], list[int]
     if not text.strip(' \n\t,;"'):
         raise ValueError(f"{path}: the file is empty.")
     sep = delimiter or max(",;\t", key=text.lstrip().split("\n", 1)[0].count)
+    sep = "\t" if sep in ("\\t", "tab") else sep
+    if len(sep) != 1:
+        raise ValueError(f"--delimiter: give one character, or tab, got {delimiter!r}.")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sep, strict=True)
     rows, lines = [], []
     try:

@@ -240,7 +240,7 @@ def _table(
     missing = body.apply(lambda column: column.str.lower().isin(MISSING))
     numbers = body.map(lambda cell: number(cell, reading.decimal))
     text = numbers.isna() & ~missing
-    hot = [c for c in features if c in (known or _hot(text, reading.one_hot))]
+    hot = [c for c in features if c in (known or _hot(problems, text, reading.one_hot))]
     categories = {c: known.get(c) or _values(problems, body[c], missing[c]) for c in hot}
     for c, values in categories.items():
         codes = {value: float(i) for i, value in enumerate(values)}
@@ -258,9 +258,13 @@ def _table(
     return Table(problems, X, y, names, "line", lines, target=target, categories=categories)
 
 
-def _hot(text: Any, named: tuple[str, ...]) -> set[str]:
-    every = named == ("text",) and "text" not in text
-    return set(text.columns[text.any()] if every else named)
+def _hot(problems: Problems, text: Any, named: tuple[str, ...]) -> set[str]:
+    if named != ("text",) or "text" in text:
+        return set(named)
+    found = set(text.columns[text.any()])
+    if not found:
+        problems.add("no feature holds text, so --one-hot text would do nothing; leave it away.")
+    return found
 
 
 def _values(problems: Problems, column: Any, missing: Any) -> tuple[str, ...]:
