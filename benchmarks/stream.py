@@ -1,7 +1,8 @@
 """A sweep over a stream against the loop that reads the file for each point.
 
-Sparse autoencoders, 16 λ x 2 learning rates, on xz-compressed shards that are read one by one, so that
-either candidate holds a fraction of the rows in memory. Reading a batch takes several times as long as
+Sparse autoencoders, 16 λ x 2 learning rates, on xz-compressed shards that are read one by one, by a
+process that is not allowed the memory that the rows would take: that it cannot read them all is checked
+before the timed rounds. Reading a batch takes several times as long as
 training one point on it, which is where people who sweep over files are. The loop is a good one: each point
 has one compiled step, reads the same batches, and a thread reads ahead for it as well. Answers are compared
 before anything is timed. The idle share is what the devices wait for a reader that is fast enough: batches
@@ -10,9 +11,11 @@ from memory instead of from shards, against resident arrays.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import lzma
 import queue
+import resource
 import tempfile
 import threading
 import time
@@ -29,6 +32,7 @@ from _common import Row, arguments, bound, emit, first_calls, machine, refuse, s
 import jaxreg as jr
 
 DIM, UNITS, BATCH = 64, 64, 256
+SPARE = 1 << 28  # bytes that a smoke run may take
 TARGET, MOST_IDLE = 8.0, 0.05
 
 
@@ -48,7 +52,10 @@ def main() -> None:
         _, answers = first_calls(candidates)
         compare(*answers.values(), held_out)
         rounds = 1 if args.smoke else args.rounds
-        seconds = {name: [clock(call) for _ in range(rounds)] for name, call in candidates.items()}
+        with memory_for(SPARE if args.smoke else 0.8 * written):
+            if not args.smoke:
+                must_not_fit(read)
+            seconds = {n: [clock(call) for _ in range(rounds)] for n, call in candidates.items()}
         batches = list(read())
         resident = jr.stream(lambda: iter(batches))
         swept(grid, resident, steps, held_out)
@@ -79,6 +86,27 @@ def main() -> None:
         if not args.smoke:
             share = bound("share of the time that devices wait", idle, most=MOST_IDLE)
             show_bounds([bound("loop over sweep", ratio, least=TARGET), share])
+
+
+@contextlib.contextmanager
+def memory_for(spare: float) -> Iterator[None]:
+    """Allow this process so many bytes more than it has now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    status = Path("/proc/self/status").read_text()
+    (have,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (int(1024 * have + spare), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def must_not_fit(read: Callable) -> None:
+    try:
+        rows = [batch[0].copy() for batch in read()]
+    except MemoryError:
+        return
+    refuse(f"{len(rows)} batches fit into the memory that was left, so the limit shows nothing.")
 
 
 def clock(call: Callable[[], Any]) -> float:

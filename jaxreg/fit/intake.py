@@ -28,6 +28,8 @@ __all__ = [
     "row_numbers",
 ]
 
+_INTEGERS = 1 << 24  # up to which float32 holds each of them
+
 
 def as_rows(owner: str, data: Any, name: str = "data", *, ready: bool = True) -> tuple[tuple, int]:
     """`data` as a tuple of arrays, and how many rows they have.
@@ -195,9 +197,15 @@ def refuse_rounded(owner: str, name: str, data: tuple) -> None:
     """See `on_device`."""
     leaves = _tree.flatten(data)
     for path, x in zip(leaves.paths, leaves.values):
-        wide = isinstance(x, np.ndarray) and x.dtype == np.float64
-        if wide and jax.dtypes.canonicalize_dtype(x.dtype) != x.dtype:
+        if isinstance(x, np.ndarray) and not jax.config.read("jax_enable_x64") and _wide(x):
             _refuse_columns(owner, f"{name}[{path}]", x.reshape(len(x), -1))
+
+
+def _wide(x: np.ndarray) -> bool:
+    """Whether numbers may have more digits than float32, which a loss makes of integers."""
+    if x.dtype.kind in "iu" and x.size:
+        return max(abs(int(x.min())), abs(int(x.max()))) > _INTEGERS
+    return x.dtype == np.float64
 
 
 def _refuse_columns(owner: str, name: str, columns: np.ndarray) -> None:

@@ -122,6 +122,9 @@ def test_differences_that_float32_rounds_away_are_refused_or_prepared():
         fit(seconds)
     with pytest.raises(ValueError, match=r"`data\[1\]` lies between .* has too few digits"):
         sweep((X, 1e9 + Y.astype(float)))
+    with pytest.raises(ValueError, match=r"column 1 of .* between 1700000000 and 1700000299"):
+        fit(seconds.astype(int))
+    fit(np.stack([np.arange(24), RNG.integers(0, 2**31 - 1, 24)], 1))  # hashes lie far apart
     fit(small)
     fit(seconds.astype(np.float32))  # whoever says float32 has chosen it
     fit(seconds, prepare=lambda x, y: lambda x, y: (x - seconds.mean(0), y))
