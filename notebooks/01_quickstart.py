@@ -131,7 +131,7 @@ centred = (X - X.mean(0), y3 - y3.mean())
 
 
 def fit(penalty, lr=0.5):
-    tx = jr.proximal(optax.sgd(lr), penalty, learning_rate=lr)
+    tx = jr.proximal(optax.identity(), penalty, learning_rate=lr)
 
     def step(carry, _):
         theta, state = carry

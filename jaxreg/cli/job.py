@@ -249,4 +249,4 @@ def _chain(s: Settings, penalty: jr.Penalty) -> Callable:
         return lambda reg: optax.chain(jr.add_penalty_gradient(reg), whole(s.lr))
     if coupling == "decoupled":
         return lambda reg: jr.decoupled(direction(), reg, s.lr)
-    return lambda reg: jr.proximal(whole(s.lr), reg, s.lr)
+    return lambda reg: jr.proximal(direction(), reg, s.lr)

@@ -1,15 +1,16 @@
-"""Measuring an optimizer: its metric, and the direction it points in.
+"""Measuring a direction that remembers gradients: the metric it moves in.
 
-eps, momentum and the decay of the second moment are in an optimizer's closures and not in its
+eps, momentum and the decay of the second moment are in a transformation's closures and not in its
 state, so we ask (`jaxreg.coupling.probe`): put the state where a constant gradient would have brought it,
-and read the updates. With q = -update / (learning_rate * gradient), at v huge, tiny and at T^2
+and read the updates. With q = update / gradient, at v huge, tiny and at T^2
 
     q(huge) = base / sqrt(v),   base / q(tiny) = T = sqrt(v + root) + eps,   base / q(T^2) = ...
 
 three answers give base, eps and root in closed form. Momentum then answers a constant gradient
 with a geometric sequence, whose limit Aitken's extrapolation gives exactly: that is the gain.
-Answers to other gradients, parameters and step counts must agree with the formula, or the
-optimizer is refused: in a metric that is not its own, the prox would solve another problem.
+Answers to other gradients, large ones too, parameters and step counts must agree with the formula, and
+entries of a leaf must not be mixed, or the direction is refused: in a metric that is not its own, the prox
+would solve another problem.
 """
 
 from __future__ import annotations
@@ -33,53 +34,46 @@ from jaxreg.coupling import probe
 from jaxreg.coupling.metric import Metric, Moment
 from jaxreg.coupling.probe import Bench
 
-__all__ = ["measure", "rate_at"]
-
-Rate = ArrayLike | Callable[[Any], ArrayLike]
+__all__ = ["INSTEAD", "complete_optimizer", "measure"]
 
 # Powers of two: moments kept in bfloat16 hold them exactly.
-_SMALL, _TINY, _HUGE = 2.0**-12, 2.0**-40, 2.0**40
+_SMALL, _LARGE, _TINY, _HUGE = 2.0**-12, 2.0**20, 2.0**-40, 2.0**40
 _TOLERANCE = 0.02
 
-_INSTEAD = (
-    "Use one of optax's sgd (with or without momentum), adam, adamw, nadam, amsgrad, yogi, rmsprop "
-    "or adagrad here; or couple the penalty by jaxreg.add_penalty_gradient or jaxreg.decoupled, "
-    "which go with every optimizer but leave no exact zeros."
+INSTEAD = (
+    "Give one of optax's identity (for SGD), trace, ema, scale_by_adam (nesterov too), scale_by_amsgrad, "
+    "scale_by_yogi, scale_by_rms or scale_by_rss, or a chain of them with clips; or couple the penalty by "
+    "jaxreg.add_penalty_gradient or jaxreg.decoupled, which go with every optimizer but leave no zeros."
 )
-_OUTSIDE = {
-    "MultiStepsState": "Put it outside: optax.MultiSteps(jaxreg.proximal(...), k).",
-    "ApplyEvery": "Use optax.MultiSteps(jaxreg.proximal(...), k) instead.",
-    "LookaheadState": "Put it outside: optax.lookahead(jaxreg.proximal(...), ...).",
-    "ScheduleFreeState": _INSTEAD,
-}
 
 
 class _Evidence(NamedTuple):
-    """Pairs of answers that agree where the formula describes the optimizer, [L] each."""
+    """Pairs of answers that agree where the formula describes the direction, [L] each."""
 
     formula: list[tuple[Array, Array]]
     schedule: list[tuple[Array, Array]]
+    apart: list[tuple[Array, Array]]
 
 
 def measure(
     owner: str,
-    optimizer: optax.GradientTransformation,
+    direction: optax.GradientTransformationExtraArgs,
     params: PyTree,
-    learning_rate: Rate,
     touched: Sequence[bool],
+    now: PyTree = None,
 ) -> Metric:
-    """Find the metric of `optimizer` on each leaf by asking it.
+    """Find the metric of `direction` on each leaf by asking it.
 
     Args:
       owner: who asks, for messages.
-      optimizer: a complete optimizer, whose update has the minus sign.
+      direction: an optax direction, whose update points along the gradient.
       params: the parameters; only shapes and dtypes count.
-      learning_rate: that of the optimizer, a number or a schedule.
       touched: which leaves matter.
+      now: a state whose injected hyperparameters hold; else those of the start.
 
     Raises:
-      ValueError: the optimizer does not answer as the formula says, has the wrong sign, moves
-        nothing, or follows another schedule. Where answers are traced nothing can be judged.
+      ValueError: the direction does not answer as the formula says, has the minus sign, or another size at
+        later steps. Where answers are traced nothing can be judged.
     """
     if not any(touched):
         nothing = jnp.zeros(len(touched))
@@ -88,61 +82,30 @@ def measure(
     names: list[str] = []
 
     def ask(scan: Scan) -> tuple:
-        asked, state = _begun(owner, optimizer, shapes)
+        asked, state = _begun(owner, direction, shapes)
         names[:] = probe.state_names(state)
-        _refuse_wrappers(owner, names)
-        start = _first_step(owner, learning_rate)
-        rate = rate_at(learning_rate, start)
-        talk = _Interview(asked, probe.advance(state, start), rate, scan)
-        return _solve(talk, lambda ahead: rate_at(learning_rate, start + ahead))
+        state = probe.advance(state, 1) if now is None else probe.injected(state, now)
+        return _solve(_Interview(asked, state, scan))
 
-    metric, formula, schedule = answered(ask)
+    metric, evidence = answered(ask)
     paths = _tree.flatten(params).paths
-    _judge(owner, metric.gain, _Evidence(formula, schedule), names, paths, np.asarray(touched))
+    fixed = not any("Inject" in name for name in names)
+    _judge(owner, metric.gain, evidence, names, paths, np.asarray(touched), fixed)
     return metric
 
 
-def rate_at(learning_rate: Rate, count: ArrayLike) -> Array:
-    """The learning rate at a step, from a number or a schedule."""
-    return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
-
-
-def _begun(owner: str, optimizer: Any, params: PyTree) -> tuple[Bench, PyTree]:
+def _begun(owner: str, direction: Any, params: PyTree) -> tuple[Bench, PyTree]:
     try:
-        return probe.bench(optimizer, params)
+        return probe.bench(direction, params)
     except Exception as error:
         raise ValueError(
-            f"{owner}: the metric of the optimizer is unknown: asked for the update of a "
-            f"constant gradient it raised {type(error).__name__}: {error} {_INSTEAD}"
+            f"{owner}: the metric of the direction is unknown: asked for the update of a "
+            f"constant gradient it raised {type(error).__name__}: {error} {INSTEAD}"
         ) from error
 
 
-def _refuse_wrappers(owner: str, names: list[str]) -> None:
-    for name in names:
-        if name in _OUTSIDE:
-            raise ValueError(
-                f"{owner}: the optimizer keeps a {name}, and a prox after it would act on other "
-                f"parameters or at other steps than the optimizer. {_OUTSIDE[name]}"
-            )
-
-
-def _first_step(owner: str, learning_rate: Rate) -> int:
-    """A step at which the learning rate is not 0 (a warm-up starts from 0)."""
-    with jax.ensure_compile_time_eval():
-        for step in (0, *(2**k for k in range(21))):
-            rate = learning_rate(step) if callable(learning_rate) else learning_rate
-            if not is_concrete(rate):
-                return 1
-            if np.any(np.asarray(rate, jnp.result_type(float)) != 0):
-                return step
-    raise ValueError(
-        f"{owner}: `learning_rate` is 0 at every step looked at, so nothing would move. Give the "
-        "learning rate or the schedule that the optimizer has."
-    )
-
-
 class _Answer(NamedTuple):
-    """q = -update / (learning_rate * gradient), and the second moment that made it: [L] each."""
+    """q = update / gradient, and the second moment that made it: [L] each."""
 
     q: Array
     v: Array
@@ -152,11 +115,10 @@ class _Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Interview:
-    """An optimizer on the bench, asked at one learning rate."""
+    """A direction on the bench."""
 
     bench: Bench
     state: PyTree
-    rate: Array
     scan: Scan
 
     def fresh(self, gradients: np.ndarray, params: np.ndarray) -> _Answer:
@@ -198,7 +160,7 @@ class _Interview:
         moments = self.moments(new)
         v = probe.vector([0.0 if m is None else m.value for m in moments])
         seen = [1.0 if m is None or m.seen is None else m.seen.astype(float) for m in moments]
-        return _Answer(-update / _nonzero(self.rate * gradient), v, probe.vector(seen)), new
+        return _Answer(update / _nonzero(gradient), v, probe.vector(seen)), new
 
     def moments(self, state: PyTree) -> list[Moment | None]:
         return metrics.second_moments(state, self.bench.like)
@@ -215,18 +177,23 @@ class _Interview:
         return np.array([m is not None and m.seen is not None for m in moments], bool)
 
 
-def _solve(talk: _Interview, rate: Callable[[int], Array]) -> tuple[Metric, list, list]:
-    """The metric, and pairs of answers to check it and the learning rate by."""
+def _solve(talk: _Interview) -> tuple[Metric, _Evidence]:
+    """The metric, and pairs of answers to check it by."""
     adaptive = talk.adaptive
     ahead = np.array([0, 100, 10_000, 0], np.int32)
-    seconds = np.array([_HUGE, _HUGE, _HUGE, _SMALL**2], np.float32)
-    known = talk.settled(np.full(4, _SMALL, np.float32), seconds, ahead)
+    gradients = np.array([_SMALL, _SMALL, _SMALL, _LARGE], np.float32)
+    seconds = np.array([_HUGE, _HUGE, _HUGE, _LARGE**2], np.float32)
+    known = talk.settled(gradients, seconds, ahead)
     scaled = known.q * jnp.where(adaptive, jnp.sqrt(known.v), 1)
     base = scaled[0]
     tiny = talk.series(_TINY, 0.0, 7)
     top = base / _nonzero(tiny.q[0])
-    middle = talk.settled(top[None] * _SMALL, top[None] ** 2, ahead[:1])
-    offsets = _offsets(top, tiny.v[0], base / _nonzero(middle.q[0]), middle.v[0])
+    near = talk.settled(
+        jnp.stack([top * _SMALL, jnp.full_like(top, _SMALL)]),
+        jnp.stack([top**2, jnp.full_like(top, _SMALL**2)]),
+        ahead[:2] * 0,
+    )
+    offsets = _offsets(top, tiny.v[0], base / _nonzero(near.q[0]), near.v[0])
     eps, root = (jnp.where(adaptive, x, 0) for x in offsets)
     fresh = jnp.where(talk.corrected, tiny.v[0] / _TINY**2, 1)
 
@@ -238,12 +205,12 @@ def _solve(talk: _Interview, rate: Callable[[int], Array]) -> tuple[Metric, list
     formula = [
         (r[0], base),
         (metric.gain, _limit(r[0], r[2], r[4])),
+        (response(near)[1], base),
         (response(known)[3], base),
         _from_the_start(talk, metric),
     ]
-    # What later steps answer, beside what the learning rate there says they should.
-    schedule = [(scaled[i] * talk.rate, base * rate(int(ahead[i]))) for i in (1, 2)]
-    return metric, formula, schedule
+    schedule = [(scaled[i], base) for i in (1, 2)]
+    return metric, _Evidence(formula, schedule, talk.bench.entries(talk.state, _SMALL))
 
 
 def _offsets(y0: Array, v0: Array, y1: Array, v1: Array) -> tuple[Array, Array]:
@@ -261,8 +228,8 @@ def _limit(a: Array, b: Array, c: Array) -> Array:
     return c + jnp.where(arrived, 0, second**2 / _nonzero(first - second))
 
 
-def _nonzero(x: Array) -> Array:
-    return jnp.where(x == 0, 1, x)
+def _nonzero(x: ArrayLike) -> Array:
+    return jnp.where(jnp.asarray(x) == 0, 1, x)
 
 
 def _from_the_start(talk: _Interview, metric: Metric) -> tuple[Array, Array]:
@@ -284,44 +251,45 @@ def _judge(
     names: list[str],
     paths: Sequence[str],
     touched: np.ndarray,
+    fixed: bool,
 ) -> None:
     if not all(is_concrete(x) for x in jax.tree.leaves((gain, evidence))):
         return
     moved = np.asarray(gain)
-    odd = touched & ~np.all([_agree(*pair) for pair in evidence.formula], axis=0)
-    if odd.any():
+    of_states = f"(states: {', '.join(names) or 'none'})"
+    path = lambda bad: repr(paths[int(np.argmax(bad))])
+    if (bad := touched & (moved < 0)).any():
+        raise ValueError(complete_optimizer(owner, paths[int(np.argmax(bad))]))
+    odd = lambda pairs: touched & ~np.all([_agree(*pair) for pair in pairs], axis=0)
+    if (bad := odd(evidence.formula)).any():
         raise ValueError(
-            f"{owner}: the metric of the optimizer is unknown on the leaf "
-            f"{paths[int(np.argmax(odd))]!r} (states: {', '.join(names) or 'none'}): its step is not "
-            "gain * learning_rate / (sqrt(second moment) + eps), and in another metric the prox "
-            f"would solve another problem. {_INSTEAD}"
+            f"{owner}: the metric of the direction is unknown on the leaf {path(bad)} {of_states}: its "
+            "step is not gain / (sqrt(second moment) + eps), and in another metric the prox would solve "
+            f"another problem. {INSTEAD}"
         )
-    if (touched & (moved < 0)).any():
-        raise ValueError(_wrong_sign(owner, paths[int(np.argmax(touched & (moved < 0)))]))
-    if not (moved[touched] != 0).any():
+    if (bad := odd(evidence.apart)).any():
         raise ValueError(
-            f"{owner}: the optimizer moves none of the leaves that the penalty touches "
-            f"({', '.join(repr(p) for p, t in zip(paths, touched) if t)}). Penalize other leaves."
+            f"{owner}: the direction mixes the entries of the leaf {path(bad)} {of_states}, as by a norm "
+            f"or a mean of the leaf, and has no metric entry by entry. {INSTEAD}"
         )
-    off = touched & ~np.all([_agree(*pair) for pair in evidence.schedule], axis=0)
-    if off.any():
+    if fixed and (bad := odd(evidence.schedule)).any():
         raise ValueError(
-            f"{owner}: `learning_rate` is not the one the optimizer follows: at later steps its "
-            "updates have another size than it says. Give both the same number or schedule, as in "
-            f"{owner}(optax.adam(schedule), penalty, learning_rate=schedule)."
+            f"{owner}: on the leaf {path(bad)} the direction has another size at later steps {of_states}. "
+            "Put the schedule into `learning_rate`, which reaches the prox as well."
         )
+
+
+def complete_optimizer(owner: str, path: str) -> str:
+    """That a direction was wanted, and an optimizer was given."""
+    return (
+        f"{owner}: `direction` must not have the minus sign yet, but its update of the leaf {path!r} "
+        "points against the gradient: it is a complete optimizer. Give the direction alone, such as "
+        "optax.scale_by_adam() for optax.adam(lr) or optax.trace(0.9) for optax.sgd(lr, momentum=0.9); the "
+        "learning rate goes to `learning_rate`."
+    )
 
 
 def _agree(a: Array, b: Array) -> np.ndarray:
     x, y = np.asarray(a, float), np.asarray(b, float)
     with np.errstate(invalid="ignore"):
         return np.abs(x - y) <= _TOLERANCE * np.maximum(np.abs(x), np.abs(y))
-
-
-def _wrong_sign(owner: str, path: str) -> str:
-    return (
-        f"{owner}: the update of the leaf {path!r} points along the gradient, uphill. Give a complete "
-        "optimizer such as optax.adam(1e-3), not a direction such as optax.scale_by_adam(). Under "
-        "optax.masked the leaves outside the mask get their bare gradient: use optax.partition with "
-        "optax.set_to_zero() for them."
-    )

@@ -81,12 +81,12 @@ def steps(metric: Metric, state: PyTree, params: PyTree, learning_rate: ArrayLik
     for gain, *rest, moment in zip(*metric, second_moments(state, params)):
         step = gain * learning_rate
         if moment is not None:
-            step = step / _where_seen(moment.denominator(*rest), moment.value > 0)
+            step = step / where_seen(moment.denominator(*rest), moment.value > 0)
         made.append(step)
     return made
 
 
-def _where_seen(denominator: Array, seen: Array) -> Array:
+def where_seen(denominator: Array, seen: Array) -> Array:
     """The denominator, and the leaf's mean where no gradient has been seen; before any, 1.
 
     There it would be eps, and a step of lr / eps would wipe out at once what only has not been in

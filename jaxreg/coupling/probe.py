@@ -1,17 +1,17 @@
 """Asking an optimizer what it does: tiny parameters, chosen gradients, one update at a time.
 
 An optax transformation is a pair of closures; what it was made with (eps, momentum, masks, the
-sign) shows in what it answers only. So we give it parameters of one number a leaf and gradients we
-know, and read its updates. It happens once, in `init`, outside of what is being traced: the answers
-are numbers, unless the optimizer itself was made from traced values (a swept learning rate), and
-then they are tracers that nothing here branches on.
+sign) shows in what it answers only. So we give it parameters of two numbers an axis and gradients we
+know, and read its updates. It happens outside of what is being traced: the answers are numbers, unless
+the optimizer itself was made from traced values (a swept momentum), and then they are tracers that nothing
+here branches on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,10 +25,16 @@ from jaxreg import _tree
 from jaxreg._quickly import once
 from jaxreg._tree import PyTree
 
-__all__ = ["Bench", "advance", "bench", "paths_where", "state_names", "vector"]
+__all__ = ["Bench", "advance", "bench", "injected", "largest", "state_names", "vector"]
 
 # States that hold more than a counter, which nevertheless belongs to a schedule.
-_SCHEDULED = ("DecoupledState", "InjectHyperparamsState", "ProximalState")
+_SCHEDULED = (
+    "DecoupledState",
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
+    "ProximalState",
+    "WrappedScheduleState",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Bench:
 
     optimizer: optax.GradientTransformation
     like: PyTree
+    extra: tuple[str, ...] = ()  # arguments that it wants besides
 
     def tree(self, values: ArrayLike) -> PyTree:
         """Parameters (or gradients) filled with one value per leaf; 0 where not floating."""
@@ -57,10 +64,38 @@ class Bench:
         full = (jnp.broadcast_to(jnp.asarray(x, float), shape) for x in (grads, params))
         return self._update(state, *full)
 
+    def answer(self, grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        """The updates and the new state; a loss that is asked for is 1."""
+        known = {"value": 1.0, "loss": 1.0, "grad": grads}
+        tx = optax.with_extra_args_support(self.optimizer)
+        return tx.update(grads, state, params, **{name: known[name] for name in self.extra})
+
+    def pattern(self, size: ArrayLike) -> PyTree:
+        """Gradients whose entries differ: size times -3, 1, 2.25, 5, 1/8, … along each leaf."""
+        leaves = _tree.flatten(self.like)
+        row = np.array([-3.0, 1.0, 2.25, 5.0, 0.125], np.float32)
+        made = [
+            jnp.asarray(size * np.resize(row, x.shape), x.dtype)
+            if _tree.is_floating(x)
+            else jnp.zeros(x.shape, x.dtype)
+            for x in leaves.values
+        ]
+        return leaves.rebuild(made)
+
+    def entries(self, state: PyTree, size: float) -> list[tuple[Array, Array]]:
+        """Updates of two entries of each leaf, in a leaf of entries like it and of others: [L] pairs."""
+        mixed = self.answer(self.pattern(size), state, self.tree(0.0))[0]
+        found = []
+        for at in (0, -1):
+            of = lambda tree, at=at: vector(jax.tree.map(lambda x: jnp.ravel(x)[at:], tree))
+            alike = self.answer(self.tree(of(self.pattern(size))), state, self.tree(0.0))[0]
+            found.append((of(mixed), of(alike)))
+        return found
+
     @functools.cached_property
     def _update(self) -> Callable[..., tuple[Array, PyTree]]:
         def update(state: PyTree, grads: Array, params: Array) -> tuple[Array, PyTree]:
-            updates, new = self.optimizer.update(self.tree(grads), state, self.tree(params))
+            updates, new = self.answer(self.tree(grads), state, self.tree(params))
             return vector(updates), new
 
         # Tracing an optimizer takes longer than all else, and it is asked some twenty times.
@@ -74,7 +109,7 @@ def bench(
     at: float = 0.0,
     most: float = np.inf,
 ) -> tuple[Bench, PyTree]:
-    """A bench with one number per leaf that answers, and the optimizer's state on it.
+    """A bench of at most two numbers per axis that answers, and the optimizer's state on it.
 
     Where that raises, since a transformation inside holds arrays of the parameters' shapes
     (strengths per coordinate, a centre), the leaves get their real shapes; with more than `most`
@@ -83,7 +118,8 @@ def bench(
     shapes = jax.eval_shape(lambda tree: tree, params)
     size = sum(x.size for x in jax.tree.leaves(shapes))
     try:
-        return _started(optimizer, jax.tree.map(lambda x: _stand_in(x, (1,) * x.ndim), shapes), at)
+        small = lambda x: _stand_in(x, tuple(min(n, 2) for n in x.shape))
+        return _started(optimizer, jax.tree.map(small, shapes), at)
     except Exception:
         if size > most:
             raise
@@ -93,7 +129,11 @@ def bench(
 def _started(optimizer, like: PyTree, at: float) -> tuple[Bench, PyTree]:
     made = Bench(optimizer, like)
     state = optimizer.init(made.tree(at))
-    made.ask(state, 0.0, at)
+    try:
+        made.ask(state, 0.0, at)
+    except TypeError:
+        made = Bench(optimizer, like, ("value", "loss", "grad"))
+        made.ask(state, 0.0, at)
     return made, state
 
 
@@ -114,6 +154,11 @@ def vector(tree: PyTree) -> Array:
     )
 
 
+def largest(tree: PyTree) -> Array:
+    """The largest size in each leaf, [L]."""
+    return vector(jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0)[None], tree))
+
+
 def advance(state: PyTree, by: int) -> PyTree:
     """The state with its schedules `by` steps later.
 
@@ -127,6 +172,19 @@ def advance(state: PyTree, by: int) -> PyTree:
         alone = len(state) == 1 or type(state).__name__ in _SCHEDULED
         return type(state)(*(advance(x, by) if alone or not _is_counter(x) else x for x in state))
     return state + by if _is_counter(state) else state
+
+
+def injected(state: Any, now: Any) -> Any:
+    """The state with the injected hyperparameters, and their schedules, of another."""
+    if isinstance(state, dict):
+        return {key: injected(x, now[key]) for key, x in state.items()}
+    if not isinstance(state, (tuple, list)):
+        return state
+    if hasattr(state, "hyperparams"):
+        kept = {name: getattr(now, name) for name in state._fields if name != "inner_state"}
+        return state._replace(**kept, inner_state=injected(state.inner_state, now.inner_state))
+    parts = [injected(*pair) for pair in zip(state, now)]
+    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
 def _is_counter(x: Any) -> bool:
@@ -149,8 +207,3 @@ def state_names(state: PyTree) -> list[str]:
 
     walk(state)
     return sorted(found)
-
-
-def paths_where(params: PyTree, bad: Sequence[bool] | np.ndarray) -> list[str]:
-    """The paths of the leaves marked in `bad`."""
-    return [path for path, hit in zip(_tree.flatten(params).paths, bad) if hit]

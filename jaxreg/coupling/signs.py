@@ -8,6 +8,8 @@ or answers with traced values, passes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,8 @@ from jaxreg import _tree
 from jaxreg._quickly import Scan, answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import probe
+from jaxreg.coupling.measure import complete_optimizer
+from jaxreg.coupling.stages import name_of, parts, refuse_wrappers, remembers
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
@@ -28,12 +32,22 @@ _MOST = 1_000_000  # numbers in all, up to which real shapes are tried
 _SHARE = 0.05
 
 
-def check_direction(owner: str, direction: optax.GradientTransformation, params: PyTree) -> None:
-    """Refuse a complete optimizer where a direction is wanted.
+def check_direction(
+    owner: str, direction: optax.GradientTransformation, params: PyTree, touched: Sequence[bool]
+) -> None:
+    """Refuse a direction beside which a decay would be wrong.
+
+    Args:
+      owner: who asks, for errors.
+      direction: what is asked.
+      params: the parameters; only shapes and dtypes count.
+      touched: which leaves decay.
 
     Raises:
-      ValueError: a leaf moves against its gradient.
+      ValueError: a leaf moves against its gradient, as by a complete optimizer; a leaf that decays does not
+        move at all; or gradients are accumulated, and the decay would not be.
     """
+    refuse_wrappers(owner, direction, params)
     shapes = jax.eval_shape(lambda tree: tree, params)
 
     def ask(scan: Scan) -> Array:
@@ -47,13 +61,18 @@ def check_direction(owner: str, direction: optax.GradientTransformation, params:
         along = answered(ask)
     except Exception:  # whatever it is, the optimizer itself will say it better
         return
-    if is_concrete(along) and (np.asarray(along) < 0).any():
-        path = _tree.flatten(params).paths[int(np.argmax(np.asarray(along) < 0))]
+    if not is_concrete(along):
+        return
+    paths, along = _tree.flatten(params).paths, np.asarray(along)
+    if (along < 0).any():
+        raise ValueError(complete_optimizer(owner, paths[int(np.argmax(along < 0))]))
+    still = np.asarray(touched) & (along == 0)
+    if still.any() and not (along == 0).all():  # what moves nothing at all is meant to decay alone
         raise ValueError(
-            f"{owner}: `direction` must not have the minus sign yet, but its update of the leaf "
-            f"{path!r} points against the gradient: it is a complete optimizer. Give the direction "
-            "alone, such as optax.scale_by_adam() for optax.adam(lr) or optax.trace(0.9) for "
-            "optax.sgd(lr, momentum=0.9); the learning rate goes to `learning_rate`."
+            f"{owner}: the direction does not move the leaf {paths[int(np.argmax(still))]!r}, as where it "
+            "is frozen, and the penalty would let it decay all the same. Leave it out of the penalty with "
+            ".on(...), or put the coupling inside of the partition: optax.partition({'train': "
+            f"jaxreg.{owner}(...), 'frozen': optax.set_to_zero()}}, labels)."
         )
 
 
@@ -73,8 +92,10 @@ def check_coupling(
       params: the parameters, arrays or shapes.
 
     Raises:
-      ValueError: some leaf grows at both sizes; the message says how to write the chain.
+      ValueError: some leaf grows at both sizes, or something in the chain before or after a coupling moves
+        where it rests; the message says how to write the chain.
     """
+    _check_order(optimizer, params)
     shapes = jax.eval_shape(lambda tree: tree, params)
     try:
         grows = answered(lambda scan: _grows(optimizer, penalty, shapes, scan))
@@ -89,6 +110,72 @@ def check_coupling(
             "penalty), optax.adam(lr)) for the coupled decay, jaxreg.decoupled("
             "optax.scale_by_adam(), penalty, lr) for the decoupled one (AdamW)."
         )
+
+
+def _check_order(optimizer: optax.GradientTransformation, params: PyTree) -> None:
+    """Refuse what stands in the wrong place beside a coupling in a chain."""
+    chain = parts(optimizer) or []
+    names = [_kinds(tx, params) for tx in chain]
+    for i, inside in enumerate(names):
+        if "ProximalState" in inside:
+            _alone(chain, names, i, params)
+        if "PenaltyGradientState" in inside and len(inside) == 1:
+            for tx in chain[:i]:
+                _refuse_clip_before(tx, params)
+
+
+def _kinds(tx: optax.GradientTransformation, params: PyTree) -> list[str]:
+    try:
+        return probe.state_names(jax.eval_shape(tx.init, params))
+    except Exception:  # a guard must not stop what it does not understand
+        return []
+
+
+def _alone(chain: list, names: list[list[str]], i: int, params: PyTree) -> None:
+    """A prox has the last word, and sees the gradient as it is or with another penalty's added."""
+    for tx, inside in zip(chain[:i], names[:i]):
+        if name_of(tx) != "identity" and inside != ["PenaltyGradientState"]:
+            raise ValueError(
+                f"check_coupling: {_shown(tx, inside)} stands before jaxreg.proximal, which then does not "
+                "know how large the gradient was, and rests elsewhere. Put it inside: jaxreg.proximal("
+                "optax.chain(<it>, direction), penalty, learning_rate)."
+            )
+    for tx, inside in zip(chain[i + 1 :], names[i + 1 :]):
+        if name_of(tx) != "identity":
+            raise ValueError(
+                f"check_coupling: {_shown(tx, inside)} stands after jaxreg.proximal, whose exact zeros and "
+                "rest point it undoes. Put what changes gradients inside: jaxreg.proximal(optax.chain("
+                "direction, <it>), penalty, learning_rate). An average of the parameters is taken beside "
+                "the training, as by `Trainer(evaluate=...)`."
+            )
+
+
+def _refuse_clip_before(tx: optax.GradientTransformation, params: PyTree) -> None:
+    """What makes large gradients smaller than it makes small ones, and keeps none of them."""
+    if remembers(tx, params):
+        return
+
+    def ask(scan: Scan) -> tuple[Array, Array]:
+        asked, state = probe.bench(tx, jax.eval_shape(lambda p: p, params), at=1.0, most=_MOST)
+        sizes = jnp.asarray([2.0**-20, 2.0**20])
+        small, large = scan(lambda c, g: (c, asked.ask(state, g, 1.0)[0] / g), None, sizes)[1]
+        return small, large
+
+    try:
+        small, large = answered(ask)
+    except Exception:
+        return
+    if is_concrete(small) and (np.abs(large) < 0.5 * np.abs(np.asarray(small))).any():
+        raise ValueError(
+            f"check_coupling: {_shown(tx, _kinds(tx, params))} stands before jaxreg.add_penalty_gradient "
+            "and clips the gradient of the loss alone, which then weighs less against the penalty. Put it "
+            "after: optax.chain(jaxreg.add_penalty_gradient(penalty), <it>, optimizer)."
+        )
+
+
+def _shown(tx: optax.GradientTransformation, names: list[str]) -> str:
+    found = name_of(tx)
+    return f"optax.{found}" if found else f"something ({', '.join(names) or 'without state'})"
 
 
 def _grows(

@@ -28,19 +28,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._check import upcast
 from jaxreg._tree import PyTree
-from jaxreg.coupling import measure
-from jaxreg.coupling import metric as metrics
-from jaxreg.coupling.measure import Rate, rate_at
 from jaxreg.coupling.signs import check_direction
+from jaxreg.coupling.stages import Direction
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
 __all__ = ["add_penalty_gradient", "decoupled", "proximal"]
 
+Rate: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]
 PenaltyOrSchedule: TypeAlias = Penalty | Callable[[Array], Penalty]
 
 
@@ -118,7 +118,8 @@ def decoupled(
 
     Raises:
       TypeError: an argument is of the wrong kind. ValueError: `learning_rate` is negative; at
-        `init`, `direction` already has the minus sign of a complete optimizer.
+        `init`, `direction` already has the minus sign of a complete optimizer, accumulates gradients
+        (`optax.MultiSteps` goes outside), or does not move a leaf that would decay.
 
     Source: Loshchilov & Hutter, Decoupled Weight Decay Regularization (2019), algorithm 2.
     >>> import jaxreg as jr
@@ -129,18 +130,21 @@ def decoupled(
     >>> [f"{u:.0e}" for u in updates["w"]]  # -1e-3 * 0.1 * sign(w)
     ['-1e-04', '1e-04']
     """
-    _check_optimizer("decoupled", "direction", direction)
+    _check_direction("decoupled", direction)
     _check_penalty("decoupled", penalty)
     _check_rate("decoupled", learning_rate)
     direction = optax.with_extra_args_support(direction)
 
     def init(params: PyTree) -> DecoupledState:
-        check_direction("decoupled", direction, params)
-        return DecoupledState(direction.init(params), jnp.zeros((), jnp.int32))
+        count = jnp.zeros((), jnp.int32)
+        check_direction(
+            "decoupled", direction, params, _at("decoupled", penalty, count).support(params)
+        )
+        return DecoupledState(direction.init(params), count)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
         _check_params("decoupled", params)
-        now, rate = _at("decoupled", penalty, state.step), rate_at(learning_rate, state.step)
+        now, rate = _at("decoupled", penalty, state.step), _rate_at(learning_rate, state.step)
         updates, inner = direction.update(updates, state.direction, params, **extra)
         decay = penalty_gradient(now, params)
         if scale_by_lr:
@@ -154,49 +158,50 @@ def decoupled(
 
 
 class ProximalState(NamedTuple):
-    """The state of the optimizer, the steps so far, and the measured metric."""
+    """The state of the direction, and the steps so far."""
 
-    optimizer: optax.OptState
+    direction: optax.OptState
     step: Array
-    metric: metrics.Metric
 
 
 def proximal(
-    optimizer: optax.GradientTransformation, penalty: PenaltyOrSchedule, learning_rate: Rate
+    direction: optax.GradientTransformation, penalty: PenaltyOrSchedule, learning_rate: Rate
 ) -> optax.GradientTransformationExtraArgs:
-    """A complete optimizer, then the prox in its metric: theta <- prox_{s R}(theta + update, s).
+    """A step of the direction, then the prox in its metric: theta <- prox_{s R}(theta - lr d, s).
 
     It comes to rest at the optimum of L + R, with exact zeros where R makes them, and
-    `optax.apply_updates` keeps them (p + (0 - p) is 0). The step s is the one the optimizer takes:
+    `optax.apply_updates` keeps them (p + (0 - p) is 0). The step s is the one that is taken:
 
-        s = gain * lr / (sqrt(vhat + root) + eps)      after Adam, AMSGrad, RMSprop, Adagrad
-        s = gain * lr                                  after SGD
+        s = c * gain * lr / (sqrt(vhat + root) + eps)  after Adam, AMSGrad, RMSprop, Adagrad
+        s = c * gain * lr                              after SGD
 
-    entry by entry, with vhat out of the optimizer's new state and gain 1/(1 - m) under momentum m.
+    entry by entry, with vhat out of the direction's new state, gain 1/(1 - m) under momentum m, and c what
+    clips made of the gradient: a clip moves the optimum unless the prox is as much smaller.
     An entry that has had no gradient yet takes the mean denominator of its leaf, not 1/eps.
-    What is not in the state is measured once in `init` by asking the optimizer. Soft-thresholding
+    What is in no state is found out by asking the direction. Soft-thresholding
     by lr * lam alone after Adam ends somewhere else: on a lasso of 8 coefficients, 4 of them zero
-    (tests/test_transform.py), 0.45 away from it without one zero, at any learning rate; this one
-    ends 3e-7 away with exactly the 4. An optimizer that trembles at a constant rate, as RMSprop
+    (tests/coupling/test_transform.py), 0.45 away from it without one zero, at any learning rate; this one
+    ends 3e-7 away with exactly the 4. A direction that trembles at a constant rate, as RMSprop
     does, trembles here too: let the rate decay.
 
     Args:
-      optimizer: a complete optimizer, such as `optax.adam(1e-3)`; chains with clipping, masks,
-        partitions, `inject_hyperparams` and schedules too. Clipping must have ceased in the end:
-        a gradient that is still clipped weighs less against the penalty.
+      direction: an optax direction before learning rate and minus sign, such as `optax.identity()` for
+        SGD, `optax.trace(0.9)`, `optax.scale_by_adam()`, or a chain, as in
+        `optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam())`; partitions, masks and injected
+        hyperparameters too.
       penalty: a penalty with a prox, or a schedule count -> penalty; every penalty that acts entry
         by entry, and group_lasso, is exact in a diagonal metric.
-      learning_rate: that of the optimizer: the same number (may be traced) or the same schedule.
+      learning_rate: a number (may be traced) or an optax schedule.
 
     Raises:
       TypeError: an argument is of the wrong kind. ValueError: `learning_rate` is negative; at
-        `init`, the optimizer's metric is unknown (lion, adamax, lamb, muon, ...), its update
-        points uphill, or it follows another schedule; the penalty has no exact prox.
+        `init`, the direction's metric is unknown (lion, adamax, lamb, muon, ...), or it has the minus sign
+        of a complete optimizer; the penalty has no exact prox.
 
     Source: Duchi, Hazan & Singer, Adaptive Subgradient Methods (2011), for composite steps in a
     diagonal metric.
     >>> import jaxreg as jr
-    >>> tx = proximal(optax.adam(0.1), jr.l1(0.5), learning_rate=0.1)
+    >>> tx = proximal(optax.scale_by_adam(), jr.l1(0.5), learning_rate=0.1)
     >>> params = jnp.array([2.0, 0.5])
     >>> state = tx.init(params)
     >>> for _ in range(500):  # minimise (params - [3, 0.2])^2 / 2 + 0.5 |params|
@@ -205,24 +210,24 @@ def proximal(
     >>> params.round(4).tolist()
     [2.5, 0.0]
     """
-    _check_optimizer("proximal", "optimizer", optimizer)
+    _check_direction("proximal", direction)
     _check_penalty("proximal", penalty)
     _check_rate("proximal", learning_rate)
-    optimizer = optax.with_extra_args_support(optimizer)
+    asked = Direction("proximal", direction)
 
     def init(params: PyTree) -> ProximalState:
         count = jnp.zeros((), jnp.int32)
         touched = _at("proximal", penalty, count).support(params)
-        metric = measure.measure("proximal", optimizer, params, learning_rate, touched)
-        return ProximalState(optimizer.init(params), count, metric)
+        return ProximalState(asked.init(params, touched), count)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
         _check_params("proximal", params)
-        now, rate = _at("proximal", penalty, state.step), rate_at(learning_rate, state.step)
-        updates, inner = optimizer.update(updates, state.optimizer, params, **extra)
-        steps = metrics.steps(state.metric, inner, params, rate)
-        updates = _prox_update(now, params, updates, steps)
-        return updates, ProximalState(inner, _next(state.step), state.metric)
+        now, rate = _at("proximal", penalty, state.step), _rate_at(learning_rate, state.step)
+        touched = now.support(params)
+        updates, inner, steps = asked.update(updates, state.direction, params, touched, **extra)
+        updates = _scaled(updates, -rate)
+        updates = _prox_update(now, params, updates, [rate * step for step in steps])
+        return updates, ProximalState(inner, _next(state.step))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -297,13 +302,17 @@ def _check_penalty(owner: str, penalty: Any) -> None:
         raise TypeError(f"{owner}: `penalty` is the function {penalty!r}; call it with a strength.")
 
 
-def _check_optimizer(owner: str, name: str, optimizer: Any) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
+def _check_direction(owner: str, direction: Any) -> None:
+    if not isinstance(direction, optax.GradientTransformation):
         raise TypeError(
-            f"{owner}: `{name}` must be an optax transformation such as "
-            f"{'optax.adam(1e-3)' if name == 'optimizer' else 'optax.scale_by_adam()'}, "
-            f"got {optimizer!r}."
+            f"{owner}: `direction` must be an optax transformation such as optax.scale_by_adam(), got "
+            f"{direction!r}."
         )
+
+
+def _rate_at(learning_rate: Rate, count: ArrayLike) -> Array:
+    """The learning rate at a step, from a number or a schedule."""
+    return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
 
 
 def _check_rate(owner: str, learning_rate: Any) -> None:

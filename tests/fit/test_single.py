@@ -31,7 +31,7 @@ def of(chain, loss=loss):
 
 # --- gradients through training -------------------------------------------------------------------
 
-L1_PROXIMAL = of(lambda reg: jr.proximal(optax.sgd(0.2), reg, 0.2))
+L1_PROXIMAL = of(lambda reg: jr.proximal(optax.identity(), reg, 0.2))
 L2_GRADIENT = of(lambda reg: optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1)))
 RATE = of(
     lambda p: optax.chain(jr.add_penalty_gradient(p["reg"]), optax.sgd(p["lr"], momentum=0.8))
@@ -138,8 +138,8 @@ def in_scan(reg):
         in_loss,
         in_scan,
         of(lambda reg: jr.decoupled(optax.scale_by_adam(), reg, 0.1)),
-        of(lambda reg: jr.proximal(optax.adam(0.1), reg, 0.1)),
-        of(lambda reg: optax.MultiSteps(jr.proximal(optax.sgd(0.1), reg, 0.1), 4).gradient_transformation()),
+        of(lambda reg: jr.proximal(optax.scale_by_adam(), reg, 0.1)),
+        of(lambda reg: optax.MultiSteps(jr.proximal(optax.identity(), reg, 0.1), 4).gradient_transformation()),
         of(lambda reg: optax.chain(jr.add_penalty_gradient(lambda count: reg * (count > 5)), optax.sgd(0.1))),
     ],
     ids=["jit", "scan", "decoupled", "proximal", "MultiSteps", "schedule"],

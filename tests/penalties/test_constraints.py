@@ -349,7 +349,7 @@ def test_proximal_adam_ends_at_the_constrained_optimum():
     a, scales = jnp.array([2.0, -1.0, 0.6, 0.3]), jnp.array([1.0, 0.2, 5.0, 0.5])
     slope = jax.grad(lambda w: 0.5 * jnp.sum(scales * (w - a) ** 2))
     for reg in (jr.l2_ball(0.9), jr.simplex(1.0)):
-        tx = jr.proximal(optax.adam(0.02), reg, learning_rate=0.02)
+        tx = jr.proximal(optax.scale_by_adam(), reg, learning_rate=0.02)
 
         def step(carry, _, tx=tx):
             w, state = carry

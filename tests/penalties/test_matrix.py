@@ -360,7 +360,7 @@ def test_a_proximal_run_ends_at_low_rank_with_a_certificate():
     """argmin |W - A|^2 / 2 + 0.5 |W|_*: the solution is known, and momentum reaches it."""
     a = jnp.float32(matrix([2.0, 1.0, 0.3]))
     reg = jr.nuclear(0.5)
-    tx = jr.proximal(optax.sgd(0.2, momentum=0.5), reg, learning_rate=0.2)
+    tx = jr.proximal(optax.trace(0.5), reg, learning_rate=0.2)
 
     def step(carry, _):
         w, state = carry
@@ -390,7 +390,7 @@ def test_refusals_say_what_to_do():
             penalty.prox(kernel, jnp.ones((3, 2)))
     with pytest.raises(ValueError, match=r"nuclear: `lam` has shape \(3, 1\) and differs inside"):
         jr.nuclear(jnp.ones((3, 1)))(kernel)
-    tx = jr.proximal(optax.adam(0.1), jr.nuclear(1.0), learning_rate=0.1)
+    tx = jr.proximal(optax.scale_by_adam(), jr.nuclear(1.0), learning_rate=0.1)
     with pytest.raises(ValueError, match=r"Adam's\) has none in closed form"):
         tx.update(kernel, tx.init(kernel), kernel)
 
