@@ -11,7 +11,14 @@ libraries), `jaxreg.prox` (operators on arrays), `jaxreg.testing` (the laws, for
 import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox is
 import jaxreg.metrics as metrics  # noqa: F401
 import jaxreg.select as select  # noqa: F401
-from jaxreg.coupling import add_penalty_gradient, decoupled, proximal
+from jaxreg.coupling import (
+    add_penalty_gradient,
+    average_of,
+    averaged,
+    check_coupling,
+    decoupled,
+    proximal,
+)
 from jaxreg.fit import Trainer, fit, folds, stream
 from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
@@ -80,9 +87,12 @@ __all__ = [
     "Trainer",
     "Zero",
     "add_penalty_gradient",
+    "average_of",
+    "averaged",
     "biases",
     "box",
     "cardinality",
+    "check_coupling",
     "decoupled",
     "elastic_net",
     "ewc",

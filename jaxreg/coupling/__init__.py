@@ -1,10 +1,22 @@
 """How a penalty reaches the weights: optax transformations, and what they must know of an optimizer.
 
-`transform` holds the couplings; `probe` asks an optimizer questions on tiny leaves, `metric` reads its
-second moments, `measure` finds the rest of its metric, `signs` guards against a decay that grows.
+`transform` holds the couplings. `probe` asks an optimizer questions on tiny leaves, `metric` reads its
+second moments, `measure` finds the rest of its metric, `stages` takes chains apart, `signs` guards against
+a decay that grows and a chain in the wrong order. `values` is what line searches are told, `average` keeps
+averages of the parameters.
 """
 
+from jaxreg.coupling.average import average_of, averaged
 from jaxreg.coupling.signs import check_coupling
 from jaxreg.coupling.transform import add_penalty_gradient, decoupled, proximal
+from jaxreg.coupling.values import told
 
-__all__ = ["add_penalty_gradient", "check_coupling", "decoupled", "proximal"]
+__all__ = [
+    "add_penalty_gradient",
+    "average_of",
+    "averaged",
+    "check_coupling",
+    "decoupled",
+    "proximal",
+    "told",
+]

@@ -65,8 +65,8 @@ class Bench:
         return self._update(state, *full)
 
     def answer(self, grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
-        """The updates and the new state; a loss that is asked for is 1."""
-        known = {"value": 1.0, "loss": 1.0, "grad": grads}
+        """The updates and the new state; a loss that is asked for is large, far from any optimum."""
+        known = {"value": 2.0**20, "loss": 2.0**20, "grad": grads}
         tx = optax.with_extra_args_support(self.optimizer)
         return tx.update(grads, state, params, **{name: known[name] for name in self.extra})
 
@@ -180,11 +180,12 @@ def injected(state: Any, now: Any) -> Any:
         return {key: injected(x, now[key]) for key, x in state.items()}
     if not isinstance(state, (tuple, list)):
         return state
-    if hasattr(state, "hyperparams"):
-        kept = {name: getattr(now, name) for name in state._fields if name != "inner_state"}
-        return state._replace(**kept, inner_state=injected(state.inner_state, now.inner_state))
+    node: Any = state
+    if hasattr(node, "hyperparams"):  # of optax.inject_hyperparams
+        kept = {name: getattr(now, name) for name in node._fields if name != "inner_state"}
+        return node._replace(**kept, inner_state=injected(node.inner_state, now.inner_state))
     parts = [injected(*pair) for pair in zip(state, now)]
-    return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
+    return type(node)(*parts) if hasattr(node, "_fields") else type(node)(parts)
 
 
 def _is_counter(x: Any) -> bool:

@@ -31,7 +31,7 @@ from jaxreg.coupling import measure, probe
 from jaxreg.coupling import metric as metrics
 from jaxreg.coupling.metric import Metric
 
-__all__ = ["Direction", "name_of", "parts", "refuse_wrappers", "remembers"]
+__all__ = ["Direction", "name_of", "parts", "refuse_wrappers", "remembers", "unwrapped"]
 
 _SIZES = (2.0**-12, 1.0, 2.0**20)
 _ELSEWHERE = {
@@ -47,7 +47,7 @@ _ELSEWHERE = {
 
 def parts(tx: optax.GradientTransformation) -> list[optax.GradientTransformationExtraArgs] | None:
     """The transformations of an `optax.chain` or `named_chain`; None if it is none."""
-    tx = _unwrapped(tx)
+    tx = unwrapped(tx)
     if _module(tx.update).startswith("optax"):
         inside = inspect.getclosurevars(tx.update).nonlocals
         if "update_fns" in inside:
@@ -59,7 +59,7 @@ def parts(tx: optax.GradientTransformation) -> list[optax.GradientTransformation
     return None
 
 
-def _unwrapped(tx: Any) -> Any:
+def unwrapped(tx: Any) -> Any:
     """Without what optax puts around a transformation that takes no further arguments."""
     while _module(tx.update).startswith("optax") and "with_extra_args" in tx.update.__qualname__:
         tx = inspect.getclosurevars(tx.update).nonlocals["tx"]
@@ -68,7 +68,7 @@ def _unwrapped(tx: Any) -> Any:
 
 def name_of(tx: optax.GradientTransformation) -> str:
     """The name of optax's function that made it; "" if it is not optax's."""
-    update = _unwrapped(tx).update
+    update = unwrapped(tx).update
     optax_s = _module(update).startswith("optax")
     return getattr(update, "__qualname__", "").split(".")[0] if optax_s else ""
 

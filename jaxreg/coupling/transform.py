@@ -20,6 +20,7 @@ Everywhere `penalty` may also be a schedule, a function count -> penalty, as in
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -38,7 +39,7 @@ from jaxreg.coupling.stages import Direction
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
-__all__ = ["add_penalty_gradient", "decoupled", "proximal"]
+__all__ = ["AddPenaltyGradient", "add_penalty_gradient", "decoupled", "proximal"]
 
 Rate: TypeAlias = ArrayLike | Callable[[Any], ArrayLike]
 PenaltyOrSchedule: TypeAlias = Penalty | Callable[[Array], Penalty]
@@ -78,13 +79,24 @@ def add_penalty_gradient(penalty: PenaltyOrSchedule) -> optax.GradientTransforma
         del params
         return PenaltyGradientState(jnp.zeros((), jnp.int32))
 
-    def update(updates: PyTree, state: Any, params: PyTree = None):
+    return optax.GradientTransformation(init, AddPenaltyGradient(penalty))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AddPenaltyGradient:
+    """The update of `add_penalty_gradient`, which whoever looks into a chain can ask for its penalty."""
+
+    penalty: PenaltyOrSchedule
+
+    def at(self, step: Array) -> Penalty:
+        """The penalty at a step."""
+        return _at("add_penalty_gradient", self.penalty, step)
+
+    def __call__(self, updates: PyTree, state: Any, params: PyTree = None):
         _check_params("add_penalty_gradient", params)
-        now = _at("add_penalty_gradient", penalty, state.step)
+        now = self.at(state.step)
         updates = _map_touched(now, params, _plus, updates, penalty_gradient(now, params))
         return updates, PenaltyGradientState(_next(state.step))
-
-    return optax.GradientTransformation(init, update)
 
 
 class DecoupledState(NamedTuple):

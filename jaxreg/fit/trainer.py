@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
+from jaxreg.coupling import told
 from jaxreg.fit.batches import BatchStream, WindowStream
 
 __all__ = ["MakeTrainer", "TrainState", "Trainer", "takes_weights"]
@@ -52,6 +53,8 @@ class Trainer:
         (params, model_state, *batch) when `stateful`. `jaxreg.metrics` has those in common use.
       eval_loss: the loss as it is evaluated, with the signature of a metric: dropout off, running
         averages. Required when `stochastic` or `stateful`; else it is `loss`.
+      eval_params: the parameters that are judged and kept, a function of the `TrainState`, such as
+        `jaxreg.average_of` where the optimizer is `jaxreg.averaged(...)`; else those that are trained.
       stateful: whether the loss carries mutable state.
       stochastic: whether the loss takes a PRNG key.
 
@@ -82,12 +85,13 @@ class Trainer:
     optimizer: optax.GradientTransformation
     metrics: Mapping[str, Callable[..., Array]] = dataclasses.field(default_factory=dict)
     eval_loss: Callable[..., Array] | None = None
+    eval_params: Callable[[TrainState], PyTree] | None = None
     stateful: bool = False
     stochastic: bool = False
     _numbers = ()  # numbers that were prepared
 
     def __post_init__(self) -> None:
-        for name in ("init", "loss"):
+        for name in ("init", "loss", *["eval_params"] * (self.eval_params is not None)):
             if not callable(getattr(self, name)):
                 raise TypeError(
                     f"Trainer: `{name}` must be a function, got {getattr(self, name)!r}."
@@ -111,6 +115,7 @@ class Trainer:
         given = [f"{name}={_name(getattr(self, name))}" for name in ("init", "loss", "optimizer")]
         given += [f"metrics=[{', '.join(self.metrics)}]"] if self.metrics else []
         given += [f"eval_loss={_name(self.eval_loss)}"] if self.eval_loss else []
+        given += [f"eval_params={_name(self.eval_params)}"] if self.eval_params else []
         given += [f"{name}=True" for name in ("stateful", "stochastic") if getattr(self, name)]
         return f"Trainer({', '.join(given)})"
 
@@ -148,7 +153,11 @@ class Trainer:
         """One update; returns the new state and the data loss before it (never the penalized one)."""
         loss = self.loss_of(state, batch, key, weights)
         (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        tx = optax.with_extra_args_support(self.optimizer)
+        given = told(
+            tx, state.opt_state, state.params, value, grads, lambda params: loss(params)[0]
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params, **given)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, model_state), value
 
@@ -184,6 +193,10 @@ class Trainer:
         # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
         return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
 
+    def judged(self, state: TrainState) -> TrainState:
+        """The state with the parameters that are judged in place of those that are trained."""
+        return state if self.eval_params is None else state._replace(params=self.eval_params(state))
+
     def evaluate(
         self, state: TrainState, data: tuple, sample_weight: ArrayLike | None = None
     ) -> dict[str, Array]:
@@ -200,7 +213,7 @@ class Trainer:
         n = len(jax.tree.leaves(data)[0])
         weights = jnp.ones(n) if sample_weight is None else jnp.asarray(sample_weight, float)
         weights = weights * (n / jnp.sum(weights))
-        model = self.model(state)
+        model = self.model(self.judged(state))
         call = lambda fn, **extra: fn(*model, *data, **extra)
         return {
             name: call(fn, sample_weight=weights) if takes_weights(fn) else call(fn)

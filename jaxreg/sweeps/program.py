@@ -311,6 +311,9 @@ def _look(
     common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
     made = _at(common, spec, bundle)
+    states = _over(lambda s, point: s._replace(train=made(point).judged(s.train)))(
+        states, bundle.points
+    )
     judged, whole = _judge(common, spec, at, states, bundle, made)
 
     def lane(state, point, whole):

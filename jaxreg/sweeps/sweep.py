@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import check_batch, check_key, count
 from jaxreg.fit.single import forgotten
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
-from jaxreg.fit.trainer import MakeTrainer
+from jaxreg.fit.trainer import MakeTrainer, TrainState
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
@@ -299,6 +300,8 @@ def _result(
     table = jax.tree.map(named, population.table)
     curves: dict[str, np.ndarray] = table.log.metrics  # [K, fold, seed, time, 2]
     params = table.train.params if table.best is None else table.best.model[0]
+    if keep_params and table.best is None:
+        params = _judged(population, table.train)
     return SweepResult(
         coords=population.grid.coords,
         points=population.grid.points,
@@ -315,6 +318,16 @@ def _result(
         overlap=splits.overlap,
         made_by=made_by,
     )
+
+
+def _judged(population: Population, states: TrainState) -> PyTree:
+    """The parameters that are judged, of every lane."""
+    trainer, points = population.spec.trainer, population.grid.points
+    if trainer_at("sweep", trainer, population.grid[0]).eval_params is None:
+        return states.params
+    lane = lambda point: lambda state: trainer_at("sweep", trainer, point).judged(state).params
+    lanes = lambda point, states: jax.vmap(jax.vmap(lane(point)))(states)
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lanes))(points, states))
 
 
 def _interruption(step: int, steps: int, checkpoint: Any) -> str:
