@@ -112,6 +112,26 @@ def combine(selected: PyTree, tree: PyTree, mask: Sequence[bool]) -> PyTree:
     return leaves.rebuild([next(chosen) if k else x for x, k in zip(leaves.values, mask)])
 
 
+def arrays(tree: PyTree) -> PyTree:
+    """`tree` with None for what is no array or number, such as the functions that a module holds."""
+    return jax.tree.map(lambda x: x if is_array(x) else None, tree)
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf is an array, the shape of one, or a number."""
+    return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
+
+
+def aligned(updates: PyTree, params: PyTree) -> PyTree:
+    """`params` with None where `updates` have None: gradients of a module have none of its functions."""
+    is_none = lambda x: x is None
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
+    if not any(map(is_none, leaves)):
+        return params
+    parts = treedef.flatten_up_to(params)
+    return treedef.unflatten([None if u is None else p for u, p in zip(leaves, parts)])
+
+
 def is_floating(x: Any) -> bool:
     """Whether a leaf is an array (or scalar) of real floating dtype."""
     dtype = getattr(x, "dtype", None)

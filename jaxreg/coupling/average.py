@@ -62,6 +62,7 @@ def averaged(
     kept = 1.0 if decay is None else decay
 
     def init(params: PyTree) -> AveragedState:
+        params = _tree.arrays(params)
         total = jax.tree.map(lambda p: jnp.zeros_like(_wide(p)), params)
         return AveragedState(optimizer.init(params), total, jnp.zeros(()), params)
 
@@ -70,6 +71,7 @@ def averaged(
             raise ValueError(
                 "averaged: an average needs the parameters. Call tx.update(grads, state, params)."
             )
+        params = _tree.aligned(updates, params)
         updates, inner = optimizer.update(updates, state.optimizer, params, **extra)
         now = optax.apply_updates(params, updates)
         total = jax.tree.map(lambda t, p: kept * t + _wide(p), state.total, now)

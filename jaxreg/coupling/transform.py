@@ -93,7 +93,7 @@ class AddPenaltyGradient:
         return _at("add_penalty_gradient", self.penalty, step)
 
     def __call__(self, updates: PyTree, state: Any, params: PyTree = None):
-        _check_params("add_penalty_gradient", params)
+        params = _params("add_penalty_gradient", updates, params)
         now = self.at(state.step)
         updates = _map_touched(now, params, _plus, updates, penalty_gradient(now, params))
         return updates, PenaltyGradientState(_next(state.step))
@@ -148,14 +148,14 @@ def decoupled(
     direction = optax.with_extra_args_support(direction)
 
     def init(params: PyTree) -> DecoupledState:
-        count = jnp.zeros((), jnp.int32)
+        count, params = jnp.zeros((), jnp.int32), _tree.arrays(params)
         check_direction(
             "decoupled", direction, params, _at("decoupled", penalty, count).support(params)
         )
         return DecoupledState(direction.init(params), count)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
-        _check_params("decoupled", params)
+        params = _params("decoupled", updates, params)
         now, rate = _at("decoupled", penalty, state.step), _rate_at(learning_rate, state.step)
         updates, inner = direction.update(updates, state.direction, params, **extra)
         decay = penalty_gradient(now, params)
@@ -228,12 +228,12 @@ def proximal(
     asked = Direction("proximal", direction)
 
     def init(params: PyTree) -> ProximalState:
-        count = jnp.zeros((), jnp.int32)
+        count, params = jnp.zeros((), jnp.int32), _tree.arrays(params)
         touched = _at("proximal", penalty, count).support(params)
         return ProximalState(asked.init(params, touched), count)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
-        _check_params("proximal", params)
+        params = _params("proximal", updates, params)
         now, rate = _at("proximal", penalty, state.step), _rate_at(learning_rate, state.step)
         touched = now.support(params)
         updates, inner, steps = asked.update(updates, state.direction, params, touched, **extra)
@@ -341,8 +341,10 @@ def _check_rate(owner: str, learning_rate: Any) -> None:
         )
 
 
-def _check_params(owner: str, params: Any) -> None:
+def _params(owner: str, updates: PyTree, params: Any) -> PyTree:
+    """The parameters that have updates."""
     if params is None:
         raise ValueError(
             f"{owner}: a penalty needs the parameters. Call tx.update(grads, state, params)."
         )
+    return _tree.aligned(updates, params)
