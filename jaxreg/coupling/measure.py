@@ -34,7 +34,7 @@ from jaxreg.coupling import probe
 from jaxreg.coupling.metric import Metric, Moment
 from jaxreg.coupling.probe import Bench
 
-__all__ = ["INSTEAD", "complete_optimizer", "measure"]
+__all__ = ["INSTEAD", "complete_optimizer", "measure", "no_answer"]
 
 # Powers of two: moments kept in bfloat16 hold them exactly.
 _SMALL, _LARGE, _TINY, _HUGE = 2.0**-12, 2.0**20, 2.0**-40, 2.0**40
@@ -98,10 +98,7 @@ def _begun(owner: str, direction: Any, params: PyTree) -> tuple[Bench, PyTree]:
     try:
         return probe.bench(direction, params)
     except Exception as error:
-        raise ValueError(
-            f"{owner}: the metric of the direction is unknown: asked for the update of a "
-            f"constant gradient it raised {type(error).__name__}: {error} {INSTEAD}"
-        ) from error
+        raise ValueError(no_answer(owner, error)) from error
 
 
 class _Answer(NamedTuple):
@@ -200,10 +197,12 @@ def _solve(talk: _Interview) -> tuple[Metric, _Evidence]:
     def response(answer: _Answer) -> Array:
         return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v + root) + eps, 1)
 
-    r = response(tiny)
+    r, large = response(tiny), response(talk.series(_LARGE, _LARGE**2, 7))
     metric = Metric(_limit(r[0], r[3], r[6]), eps, root, fresh)
     formula = [
         (r[0], base),
+        (large[3], r[3]),
+        (large[6], r[6]),
         (metric.gain, _limit(r[0], r[2], r[4])),
         (response(near)[1], base),
         (response(known)[3], base),
@@ -277,6 +276,14 @@ def _judge(
             f"{owner}: on the leaf {path(bad)} the direction has another size at later steps {of_states}. "
             "Put the schedule into `learning_rate`, which reaches the prox as well."
         )
+
+
+def no_answer(owner: str, error: Exception) -> str:
+    """That a direction cannot be asked."""
+    return (
+        f"{owner}: the metric of the direction is unknown: asked for the update of a constant gradient it "
+        f"raised {type(error).__name__}: {error} {INSTEAD}"
+    )
 
 
 def complete_optimizer(owner: str, path: str) -> str:

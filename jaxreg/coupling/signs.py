@@ -21,7 +21,7 @@ from jaxreg._quickly import Scan, answered
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.coupling import probe
 from jaxreg.coupling.measure import complete_optimizer
-from jaxreg.coupling.stages import name_of, parts, refuse_wrappers, remembers
+from jaxreg.coupling.stages import changes_nothing, name_of, parts, refuse_wrappers, remembers
 from jaxreg.objective import penalty_gradient
 from jaxreg.penalty import Penalty
 
@@ -114,14 +114,38 @@ def check_coupling(
 
 def _check_order(optimizer: optax.GradientTransformation, params: PyTree) -> None:
     """Refuse what stands in the wrong place beside a coupling in a chain."""
-    chain = parts(optimizer) or []
+    chain = parts(optimizer) or [optimizer]
     names = [_kinds(tx, params) for tx in chain]
     for i, inside in enumerate(names):
         if "ProximalState" in inside:
+            _refuse_around(inside)
             _alone(chain, names, i, params)
         if "PenaltyGradientState" in inside and len(inside) == 1:
             for tx in chain[:i]:
                 _refuse_clip_before(tx, params)
+
+
+_AROUND = {
+    "ScheduleFreeState": (
+        "optax.contrib.schedule_free gives the prox other parameters than those that it judges",
+        "For an average of the parameters take jaxreg.averaged(jaxreg.proximal(...))",
+    ),
+    "MechanicState": (
+        "optax.contrib.mechanize scales what the prox has done, by a rate that the prox does not know",
+        "Give jaxreg.proximal the learning rate, which may be a schedule",
+    ),
+    "ConditionallyTransformState": (
+        "optax.conditionally_transform passes bare gradients on where it does not transform",
+        "Take optax.conditionally_mask(jaxreg.proximal(...), ...)",
+    ),
+}
+
+
+def _refuse_around(names: list[str]) -> None:
+    """A wrapper around a prox that moves where it rests."""
+    for state, (why, instead) in _AROUND.items():
+        if state in names:
+            raise ValueError(f"check_coupling: {why}. {instead}.")
 
 
 def _kinds(tx: optax.GradientTransformation, params: PyTree) -> list[str]:
@@ -134,14 +158,14 @@ def _kinds(tx: optax.GradientTransformation, params: PyTree) -> list[str]:
 def _alone(chain: list, names: list[list[str]], i: int, params: PyTree) -> None:
     """A prox has the last word, and sees the gradient as it is or with another penalty's added."""
     for tx, inside in zip(chain[:i], names[:i]):
-        if name_of(tx) != "identity" and inside != ["PenaltyGradientState"]:
+        if not changes_nothing(tx, params) and inside != ["PenaltyGradientState"]:
             raise ValueError(
                 f"check_coupling: {_shown(tx, inside)} stands before jaxreg.proximal, which then does not "
                 "know how large the gradient was, and rests elsewhere. Put it inside: jaxreg.proximal("
                 "optax.chain(<it>, direction), penalty, learning_rate)."
             )
     for tx, inside in zip(chain[i + 1 :], names[i + 1 :]):
-        if name_of(tx) != "identity":
+        if not changes_nothing(tx, params):
             raise ValueError(
                 f"check_coupling: {_shown(tx, inside)} stands after jaxreg.proximal, whose exact zeros and "
                 "rest point it undoes. Put what changes gradients inside: jaxreg.proximal(optax.chain("

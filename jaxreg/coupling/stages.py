@@ -39,9 +39,9 @@ _ELSEWHERE = {
     "ApplyEvery": "optax.MultiSteps(jaxreg.{owner}(...), k)",
     "LookaheadState": "optax.lookahead(jaxreg.{owner}(...), ...)",
     "ApplyIfFiniteState": "optax.apply_if_finite(jaxreg.{owner}(...), n)",
-    "ConditionallyTransformState": "optax.conditionally_transform(jaxreg.{owner}(...), ...)",
+    "ConditionallyTransformState": "optax.conditionally_mask(jaxreg.{owner}(...), ...)",
     "ConditionallyMaskState": "optax.conditionally_mask(jaxreg.{owner}(...), ...)",
-    "ScheduleFreeState": "optax.contrib.schedule_free(jaxreg.{owner}(...), ...)",
+    "ScheduleFreeState": "jaxreg.averaged(jaxreg.{owner}(...)), for an average",
 }
 
 
@@ -219,30 +219,52 @@ def _ask_stage(owner: str, tx: Any, params: PyTree, touched: Sequence[bool]) -> 
     uniform = (True,) * len(touched)
     if name_of(tx) == "identity":
         return _Known("factor", uniform=uniform)
+    try:
+        answers = _factors(tx, params)
+    except Exception as error:
+        raise ValueError(measure.no_answer(owner, error)) from error
+    if not all(map(is_concrete, answers)):
+        return _Known("factor", uniform=(False,) * len(touched))
+    zero, low, high = map(np.asarray, answers)
+    if (np.asarray(touched) & np.isfinite(zero) & (zero != 0)).any():
+        return _Known("adds", uniform=uniform)
+    _refuse_factor(owner, low, high, probe.state_names(state), params, np.asarray(touched))
+    same = np.all(high - low <= 1e-4 * np.abs(high), axis=0)
+    return _Known("factor", uniform=tuple(same.tolist()), moves=np.any(high != 0, axis=0))
+
+
+def changes_nothing(tx: Any, params: PyTree) -> bool:
+    """Whether it hands gradients on as they are."""
+    if name_of(tx) == "identity":
+        return True
+    try:
+        answers = None if remembers(tx, params) else _factors(tx, params)
+    except Exception:  # what cannot be asked is not known to be harmless
+        return False
+    if answers is None or not all(map(is_concrete, answers)):
+        return False
+    zero, low, high = map(np.asarray, answers)
+    return bool((zero == 0).all() and (low == 1).all() and (high == 1).all())
+
+
+def _factors(tx: Any, params: PyTree) -> tuple[Array, Array, Array]:
+    """Of each leaf what it makes of 0 [L], and the least and largest factor of some gradients [q, L]."""
 
     def ask(scan: Scan) -> tuple[Array, ...]:
         del scan
         asked, begin = probe.bench(tx, params, at=1.0)
         begin = probe.advance(begin, 1)
-        ones = asked.tree(1.0)
-        zero = probe.largest(asked.answer(asked.tree(0.0), begin, ones)[0])
+        zero = probe.largest(asked.answer(asked.tree(0.0), begin, asked.tree(1.0))[0])
         ratios = []
         for size in _SIZES:
             given = asked.pattern(size)
-            got = asked.answer(given, begin, ones)[0]
-            ratios.append(jax.tree.map(lambda a, b: b / jnp.where(a == 0, 1, a), given, got))
+            for at in (0.0, 1.0):
+                got = asked.answer(given, begin, asked.tree(at))[0]
+                ratios.append(jax.tree.map(lambda a, b: b / jnp.where(a == 0, 1, a), given, got))
         of = lambda fn: jnp.stack([probe.vector(jax.tree.map(fn, r)) for r in ratios])
         return zero, of(lambda r: jnp.min(r)[None]), of(lambda r: jnp.max(r)[None])
 
-    answers = answered(ask)
-    if not all(map(is_concrete, answers)):
-        return _Known("factor", uniform=(False,) * len(touched))
-    zero, low, high = map(np.asarray, answers)
-    if (np.asarray(touched) & (zero != 0)).any():
-        return _Known("adds", uniform=uniform)
-    _refuse_factor(owner, low, high, probe.state_names(state), params, np.asarray(touched))
-    same = np.all(high - low <= 1e-4 * np.abs(high), axis=0)
-    return _Known("factor", uniform=tuple(same.tolist()), moves=np.any(high != 0, axis=0))
+    return answered(ask)
 
 
 def _refuse_factor(
@@ -256,11 +278,12 @@ def _refuse_factor(
     path = lambda bad: _tree.flatten(params).paths[int(np.argmax(bad))]
     if (bad := touched & np.all(high < 0, axis=0)).any():
         raise ValueError(measure.complete_optimizer(owner, path(bad)))
-    if (bad := touched & ~np.all((low >= 0) & np.isfinite(high), axis=0)).any():
+    still = np.all(high == 0, axis=0) & np.all(low == 0, axis=0)
+    if (bad := touched & ~still & ~np.all((low > 0) & np.isfinite(high), axis=0)).any():
         raise ValueError(
             f"{owner}: the direction mixes the entries of the leaf {path(bad)!r} (states: "
-            f"{', '.join(names) or 'none'}): what it makes of some gradients has another sign, so it "
-            f"is no factor that a prox could have. {measure.INSTEAD}"
+            f"{', '.join(names) or 'none'}): what it makes of some gradients is 0 or has another "
+            f"sign, so it is no factor that a prox could have. {measure.INSTEAD}"
         )
 
 

@@ -145,7 +145,7 @@ REFUSED = {
     "decay after a clip": (optax.chain(CLIP, optax.add_decayed_weights(0.1)), "first in the chain"),
     "lion": (optax.scale_by_lion(), "metric of the direction is unknown on the leaf 'b'"),
     "trust ratio": (optax.chain(ADAM, optax.scale_by_trust_ratio()), None),
-    "centralize": (optax.centralize(), "mixes the entries of the leaf 'w'.*another sign"),
+    "centralize": (optax.centralize(), "mixes the entries of the leaf .w..*another sign"),
     "still": (optax.set_to_zero(), "moves none of the leaves that the penalty touches"),
     "accumulation": (MULTI(ADAM), r"Put it outside: optax.MultiSteps\(jaxreg.proximal\(...\), k\)"),
     "apply_every": (optax.chain(ADAM, optax.apply_every(4)), r"Put it outside: optax.MultiSteps"),
