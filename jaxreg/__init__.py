@@ -69,6 +69,7 @@ from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
 from jaxreg.select import biases, kernels, norms, path
 from jaxreg.splitting import prox_of_sum
+from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
@@ -141,6 +142,7 @@ __all__ = [
     "sparse_group_lasso",
     "spectral_ball",
     "spectral_norm",
+    "stationarity",
     "stream",
     "sweep",
     "tabulate",

@@ -24,7 +24,7 @@ LAYERS = {
     "select": 2, "_check": 2,
     "penalty": 3,
     "leaf": 4, "splitting": 4,
-    "penalties": 5, "objective": 5,
+    "penalties": 5, "objective": 5, "stationarity": 5,
     "convert": 6, "coupling": 6, "report": 6, "storage": 6,
     "grid": 7, "choice": 7,
     "fit": 8, "results": 8,
