@@ -16,6 +16,7 @@ from jaxreg.coupling import (
     average_of,
     averaged,
     check_coupling,
+    compensated,
     decoupled,
     proximal,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "box",
     "cardinality",
     "check_coupling",
+    "compensated",
     "decoupled",
     "elastic_net",
     "ewc",
