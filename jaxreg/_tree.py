@@ -113,7 +113,12 @@ def combine(selected: PyTree, tree: PyTree, mask: Sequence[bool]) -> PyTree:
 
 
 def arrays(tree: PyTree) -> PyTree:
-    """`tree` with None for what is no array or number, such as the functions that a module holds."""
+    """`tree` with None for what is no array or number, such as the functions that a module holds.
+
+    Without any array it stays as it is: optax asks for the structure of a state by a stand-in.
+    """
+    if not any(map(is_array, jax.tree.leaves(tree))):
+        return tree
     return jax.tree.map(lambda x: x if is_array(x) else None, tree)
 
 
@@ -130,6 +135,22 @@ def aligned(updates: PyTree, params: PyTree) -> PyTree:
         return params
     parts = treedef.flatten_up_to(params)
     return treedef.unflatten([None if u is None else p for u, p in zip(leaves, parts)])
+
+
+def refuse_count(owner: str, tree: PyTree) -> None:
+    """A penalty can be called, so what takes functions for schedules calls it with a step.
+
+    Raises:
+      TypeError: `tree` is a single integer.
+    """
+    dtype = getattr(tree, "dtype", type(tree) if isinstance(tree, int) else None)
+    if dtype is not None and jnp.ndim(tree) == 0 and jnp.issubdtype(dtype, jnp.integer):
+        raise TypeError(
+            f"{owner}: got a single integer in place of the parameters, as a schedule gets the step: "
+            "optax.inject_hyperparams takes every function for a schedule, and a penalty is one. Give it "
+            'static_args=("penalty",), or inject the strength: optax.inject_hyperparams(lambda lam: '
+            "jaxreg.add_penalty_gradient(jaxreg.l2(lam)))(lam=0.1)."
+        )
 
 
 def is_floating(x: Any) -> bool:

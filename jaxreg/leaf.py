@@ -103,6 +103,7 @@ class LeafPenalty(Penalty):
     def on_leaves(self, params: PyTree) -> Iterator[tuple[str, Any, Any]]:
         """Every leaf with its path and this penalty as it is on that leaf."""
         leaves, owner = _tree.flatten(params), snake_name(type(self))
+        _tree.refuse_count(owner, params)
         fields = {
             f.name: _tree.prefix_leaves(getattr(self, f.name), params, owner, f.name)
             for f in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]

@@ -58,6 +58,7 @@ class Selector(abc.ABC):
         Raises:
           ValueError: nothing is selected; the message names the nearest paths.
         """
+        _tree.refuse_count(f"selector {self!r}", params)
         leaves = _tree.flatten(params)
         mask = [bool(self.matches(p, x)) for p, x in zip(leaves.paths, leaves.values)]
         if not any(mask) and mask:

@@ -101,15 +101,6 @@ class Direction:
         self.tx = optax.with_extra_args_support(tx)
         self._known: dict[Any, list[_Known]] = {}
 
-    def init(self, params: PyTree, touched: Sequence[bool]) -> optax.OptState:
-        """Its state.
-
-        Raises:
-          ValueError: it has no metric, or the minus sign; see the module.
-        """
-        self.known(params, touched)
-        return self.tx.init(params)
-
     def update(
         self,
         updates: PyTree,
@@ -155,7 +146,11 @@ class Direction:
         return metrics.steps(metric, states[1], params, 1.0)
 
     def known(self, params: PyTree, touched: Sequence[bool]) -> list[_Known]:
-        """What is known of each stage, in the order of the chain."""
+        """What is known of each stage, in the order of the chain.
+
+        Raises:
+          ValueError: it has no metric, or the minus sign; see the module.
+        """
         shapes = jax.eval_shape(lambda tree: tree, params)
         leaves, structure = jax.tree.flatten(shapes)
         key = structure, tuple((x.shape, x.dtype) for x in leaves), tuple(touched)

@@ -76,7 +76,7 @@ def add_penalty_gradient(penalty: PenaltyOrSchedule) -> optax.GradientTransforma
     _check_penalty("add_penalty_gradient", penalty)
 
     def init(params: PyTree) -> PenaltyGradientState:
-        del params
+        _first("add_penalty_gradient", penalty, params)
         return PenaltyGradientState(jnp.zeros((), jnp.int32))
 
     return optax.GradientTransformation(init, AddPenaltyGradient(penalty))
@@ -148,11 +148,11 @@ def decoupled(
     direction = optax.with_extra_args_support(direction)
 
     def init(params: PyTree) -> DecoupledState:
-        count, params = jnp.zeros((), jnp.int32), _tree.arrays(params)
-        check_direction(
-            "decoupled", direction, params, _at("decoupled", penalty, count).support(params)
-        )
-        return DecoupledState(direction.init(params), count)
+        params = _tree.arrays(params)
+        touched = _first("decoupled", penalty, params)
+        if touched is not None:
+            check_direction("decoupled", direction, params, touched)
+        return DecoupledState(direction.init(params), jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
         params = _params("decoupled", updates, params)
@@ -228,9 +228,11 @@ def proximal(
     asked = Direction("proximal", direction)
 
     def init(params: PyTree) -> ProximalState:
-        count, params = jnp.zeros((), jnp.int32), _tree.arrays(params)
-        touched = _at("proximal", penalty, count).support(params)
-        return ProximalState(asked.init(params, touched), count)
+        params = _tree.arrays(params)
+        touched = _first("proximal", penalty, params)
+        if touched is not None:
+            asked.known(params, touched)
+        return ProximalState(asked.tx.init(params), jnp.zeros((), jnp.int32))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
         params = _params("proximal", updates, params)
@@ -286,6 +288,16 @@ def _scaled(updates: PyTree, factor: Array) -> PyTree:
 
 def _next(step: Array) -> Array:
     return jnp.asarray(optax.safe_increment(step))
+
+
+def _first(owner: str, penalty: PenaltyOrSchedule, params: PyTree) -> list[bool] | None:
+    """Which leaves the penalty touches, once it has said that it suits them; None for stand-ins."""
+    leaves = jax.tree.leaves(params)
+    if not leaves or not all(map(_tree.is_array, leaves)):
+        return None
+    now = _at(owner, penalty, jnp.zeros((), jnp.int32))
+    jax.eval_shape(now, params)
+    return now.support(params)
 
 
 def _at(owner: str, penalty: PenaltyOrSchedule, count: Array) -> Penalty:
