@@ -15,6 +15,7 @@ The second moment is in the state; `jaxreg.coupling.measure` finds the rest.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ __all__ = ["Metric", "Moment", "second_moments", "settled", "steps"]
 
 # A count at which every bias correction has gone, and which float32 still holds exactly.
 _LATE = 2**24
+_ENOUGH = 2**16  # entries of a leaf that tell its mean
 
 
 class Metric(NamedTuple):
@@ -81,21 +83,26 @@ def steps(metric: Metric, state: PyTree, params: PyTree, learning_rate: ArrayLik
     for gain, *rest, moment in zip(*metric, second_moments(state, params)):
         step = gain * learning_rate
         if moment is not None:
-            step = step / where_seen(moment.denominator(*rest), moment.value > 0)
+            of = lambda v, moment=moment, rest=rest: moment._replace(value=v).denominator(*rest)
+            step = step / where_seen(of, moment.value)
         made.append(step)
     return made
 
 
-def where_seen(denominator: Array, seen: Array) -> Array:
-    """The denominator, and the leaf's mean where no gradient has been seen; before any, 1.
+def where_seen(of: Callable[[Array], Array], source: Array) -> Array:
+    """`of(source)`, and the leaf's mean of it where the source is 0; where all of it is, 1.
 
-    There it would be eps, and a step of lr / eps would wipe out at once what only has not been in
-    a batch yet, or sits below a head that starts from 0. Where a fixed point is does not depend on
-    it: without gradient the optimizer does not move.
+    Where no gradient has been seen a denominator would be eps, and a step of lr / eps would wipe out at
+    once what only has not been in a batch yet, or sits below a head that starts from 0. Where a fixed
+    point is does not depend on it: without gradient the optimizer does not move.
+
+    The mean of a large leaf is that of every so many entries, which are read before `of` is applied: a sum
+    over all of them would cost more than Adam itself, and so would a denominator that is stored.
     """
-    count = jnp.sum(seen)
-    mean = jnp.sum(jnp.where(seen, denominator, 0)) / jnp.maximum(count, 1)
-    return jnp.where(seen, denominator, jnp.where(count > 0, mean, 1))
+    some = jnp.ravel(source)[:: -(-source.size // _ENOUGH)]
+    count = jnp.sum((some != 0).astype(jnp.float32))
+    mean = jnp.sum(jnp.where(some != 0, of(some), 0)) / jnp.maximum(count, 1)
+    return jnp.where(source != 0, of(source), jnp.where(count > 0, mean, 1))
 
 
 def second_moments(state: PyTree, params: PyTree) -> list[Moment | None]:

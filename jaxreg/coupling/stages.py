@@ -307,7 +307,7 @@ def _factor(before: Array, after: Array, uniform: bool) -> Array:
     if uniform:
         size = jnp.sum(jnp.abs(a))
         return jnp.where(size > 0, jnp.sum(jnp.abs(b)) / jnp.where(size > 0, size, 1), 1)
-    return metrics.where_seen(b / jnp.where(a == 0, 1, a), a != 0)
+    return metrics.where_seen(lambda r: r, jnp.where(a == 0, 0, b / jnp.where(a == 0, 1, a)))
 
 
 def _stages(tx: Any) -> Iterator[optax.GradientTransformationExtraArgs]:
