@@ -10,6 +10,7 @@ import doctest
 import io
 import re
 import sys
+import types
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -17,7 +18,10 @@ BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def run(path: Path) -> int:
     """Run one file; returns how many blocks ran. Raises on an error or other output."""
-    checker, space, printed, ran = doctest.OutputChecker(), {"__name__": "__docs__"}, None, 0
+    checker, printed, ran = doctest.OutputChecker(), None, 0
+    page = types.ModuleType("__docs__")
+    sys.modules[page.__name__] = page  # dataclasses look their module up
+    space = page.__dict__
     text = path.read_text()
     for block in BLOCK.finditer(text):
         kind, body = block.groups()
