@@ -250,6 +250,33 @@ class Penalty(abc.ABC):
 
         return Around(self, jax.tree.map(lambda c: number("around", "center", c), center))
 
+    def of(self, function: Callable[[PyTree], PyTree]) -> Penalty:
+        """Penalize a function of the parameters: R(function(params)).
+
+        For merged low-rank factors, products, tied or reparametrised weights. Value and gradient are those
+        of the whole; there is no prox. Strengths and selectors of this penalty see what the function makes;
+        `.on` after `.of` is of the parameters.
+
+        Args:
+          function: params -> pytree, pure; programs are found by it, so define it once.
+
+        Raises:
+          TypeError: it is no function.
+
+        >>> import jaxreg as jr
+        >>> merged = lambda p: p["a"] @ p["b"]
+        >>> reg = jr.l2(2.0).of(merged)
+        >>> reg({"a": jnp.array([[1.0], [2.0]]), "b": jnp.array([[3.0]])}).item()  # 3^2 + 6^2
+        45.0
+        """
+        from jaxreg.penalty.combine import Of
+
+        if not callable(function) or isinstance(function, Penalty):
+            raise TypeError(
+                f"of: `function` must be a function of the parameters, got {type(function).__name__}."
+            )
+        return Of(self, function)
+
     def __add__(self, other: Penalty) -> Penalty:
         from jaxreg.penalty.combine import add
 

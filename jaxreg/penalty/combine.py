@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from jaxreg._tree import PyTree
 from jaxreg.penalty.base import Penalty, Quadratic, static_field
 from jaxreg.penalty.sums import Sum
 
-__all__ = ["Around", "On", "Scaled", "Wrapper", "Zero", "add"]
+__all__ = ["Around", "Of", "On", "Scaled", "Wrapper", "Zero", "add"]
 
 
 def add(left: Penalty, right: Penalty) -> Penalty:
@@ -285,6 +285,69 @@ class Around(Wrapper):
         inner = repr(self.penalty)
         inner = f"({inner})" if _needs_brackets(self.penalty) else inner
         return f"{inner}.around({shown(self.center)})"
+
+
+class Of(Wrapper):
+    """The penalty of a function of the parameters: R(function(params)). The function is static."""
+
+    penalty: Penalty
+    function: Callable[[PyTree], PyTree] = static_field()
+    convex, even, one_sided = False, False, False  # pyright: ignore
+
+    def __call__(self, params: PyTree) -> Array:
+        return self.penalty(self.function(params))
+
+    def prox(self, params: PyTree, step: ArrayLike | PyTree) -> PyTree:
+        del params, step
+        raise ValueError(
+            f"{self.label}: there is no prox of a penalty of a function of the parameters: what is nearest "
+            "in the function's values need not be the value of any parameters. Couple it by "
+            "jaxreg.add_penalty_gradient or jaxreg.decoupled, or put it into the loss."
+        )
+
+    def support(self, params: PyTree) -> list[bool]:
+        return [_tree.is_floating(x) for x in jax.tree.leaves(params)]
+
+    def strengths(self, leaf: PyTree | None = None) -> dict[str, Any]:
+        del leaf  # its strengths belong to what the function makes
+        return self.penalty.strengths()
+
+    def quadratic(self, params: PyTree) -> list[Quadratic] | None:
+        del params
+        return None
+
+    def min_norm_subgradient(self, params: PyTree, grad: PyTree) -> PyTree:
+        if not self.smooth:
+            return Penalty.min_norm_subgradient(self, params, grad)
+        leaves, slopes = _tree.flatten(params), jax.tree.leaves(grad)
+        hit = self.support(params)
+
+        def value(floating: list[Array]) -> Array:
+            chosen = iter(floating)
+            return self(
+                leaves.rebuild([next(chosen) if k else x for k, x in zip(hit, leaves.values)])
+            )
+
+        own = iter(jax.grad(value)([x for x, k in zip(leaves.values, hit) if k]))
+        return jax.tree.unflatten(
+            jax.tree.structure(grad), [g + next(own).astype(g.dtype) for g in slopes]
+        )
+
+    def lambda_max(self, grad_at_zero: PyTree) -> Array:
+        return Penalty.lambda_max(self, grad_at_zero)
+
+    def conjugate(self, dual: PyTree) -> Array:
+        return Penalty.conjugate(self, dual)
+
+    @property
+    def label(self) -> str:
+        inner = self.penalty.label
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        return f"{f'({inner})' if isinstance(self.penalty, Sum) else inner}.of({name})"
+
+    def __repr__(self) -> str:
+        inner, name = repr(self.penalty), self.label.rpartition(".of(")[2]
+        return f"{f'({inner})' if _needs_brackets(self.penalty) else inner}.of({name}"
 
 
 def _off_support(leaves: Sequence[Array]) -> Array:

@@ -161,7 +161,7 @@ def _value(term: Penalty, alone: PyTree) -> float | None:
     """The value of one leaf, or None for a term that needs several leaves."""
     try:
         return float(term(alone))
-    except ValueError:
+    except Exception:
         # All leaves together have been evaluated before, so what is missing are the others.
         return None
 
