@@ -179,17 +179,20 @@ def _refuse_clip_before(tx: optax.GradientTransformation, params: PyTree) -> Non
     if remembers(tx, params):
         return
 
-    def ask(scan: Scan) -> tuple[Array, Array]:
+    def ask(scan: Scan) -> Array:
         asked, state = probe.bench(tx, jax.eval_shape(lambda p: p, params), at=1.0, most=_MOST)
-        sizes = jnp.asarray([2.0**-20, 2.0**20])
-        small, large = scan(lambda c, g: (c, asked.ask(state, g, 1.0)[0] / g), None, sizes)[1]
-        return small, large
+        sizes = jnp.asarray([0.0, 2.0**-20, 2.0**20])
+        return scan(lambda c, g: (c, asked.ask(state, g, 1.0)[0]), None, sizes)[1]
 
     try:
-        small, large = answered(ask)
+        answers = answered(ask)
     except Exception:
         return
-    if is_concrete(small) and (np.abs(large) < 0.5 * np.abs(np.asarray(small))).any():
+    if not is_concrete(answers):
+        return
+    zero, small, large = np.abs(np.asarray(answers, float))
+    # What adds something of its own, such as another penalty, is no clip.
+    if ((zero == 0) & (large * 2.0**-40 < 0.5 * small)).any():
         raise ValueError(
             f"check_coupling: {_shown(tx, _kinds(tx, params))} stands before jaxreg.add_penalty_gradient "
             "and clips the gradient of the loss alone, which then weighs less against the penalty. Put it "

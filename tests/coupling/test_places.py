@@ -82,3 +82,10 @@ def test_a_clip_before_an_added_gradient_is_refused_and_after_it_is_right():
     jr.check_coupling(tx, reg, PARAMS)
     found = rests(tx, 3000)
     np.testing.assert_allclose(found["w"], TARGET["w"] / 1.5, atol=1e-4)
+
+
+def test_two_penalties_that_are_added_one_after_the_other_are_no_clip():
+    for first in (jr.add_penalty_gradient(jr.l2(0.25)), optax.add_decayed_weights(0.25)):
+        tx = optax.chain(first, jr.add_penalty_gradient(jr.l2(0.25)), optax.adam(0.05))
+        jr.check_coupling(tx, jr.l2(0.5), PARAMS)
+        np.testing.assert_allclose(rests(tx, 3000)["w"], TARGET["w"] / 1.5, atol=1e-4)
