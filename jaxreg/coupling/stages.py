@@ -166,9 +166,12 @@ class Direction:
             return [_Known("adds", uniform=(True,) * len(touched)) for _ in _stages(self.tx)]
         refuse_wrappers(self.owner, self.tx, params)
         found: list[_Known] = []
+        scaled = False
         for tx in _stages(self.tx):
             found.append(_ask_stage(self.owner, tx, params, touched))
-            if found[-1].kind == "adds" and any(k.kind != "adds" for k in found):
+            adds = found[-1].kind == "adds"
+            scaled |= not adds and not changes_nothing(tx, params)
+            if adds and scaled:
                 raise ValueError(
                     f"{self.owner}: the direction adds something to gradients that were scaled or averaged "
                     "before, such as a weight decay after Adam, and rests at no optimum then. Put it into "
