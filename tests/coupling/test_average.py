@@ -86,7 +86,7 @@ def test_a_sweep_judges_and_returns_the_average():
             zeros = result.valid["zeros"][k, f, 0, -1]
             np.testing.assert_allclose(zeros, np.mean(np.asarray(w) == 0), atol=1e-6)
             np.testing.assert_allclose(
-                result.terms["penalty" if "penalty" in result.terms else next(iter(result.terms))][k, f, 0, -1],
+                result.terms["l1"][k, f, 0, -1],
                 [0.05, 0.4][k] * np.abs(w).sum(), rtol=1e-4,
             )  # fmt: skip
 

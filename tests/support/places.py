@@ -22,6 +22,11 @@ TARGET = {
 REG = jr.l1(0.5).on("w") + jr.group_lasso(0.8, axis=0, sqrt_size=False).on("g")
 
 
+def settling(count: Any) -> jax.Array:
+    """A rate for what trembles at a constant one."""
+    return 0.05 * jnp.minimum(1, 400 / (count + 1))
+
+
 class Place(NamedTuple):
     """Where one of optax's transformations goes.
 
@@ -59,16 +64,16 @@ DIRECTIONS: dict[str, Place] = {
     "scale_by_adam": right("scale_by_adam"),
     "scale_by_amsgrad": right("scale_by_amsgrad"),
     "scale_by_yogi": right("scale_by_yogi"),
-    "scale_by_rms": right("scale_by_rms", rate=lambda c: 0.05 * jnp.minimum(1, 400 / (c + 1)), steps=6000),
+    "scale_by_rms": right("scale_by_rms", rate=settling, steps=6000),
     "scale_by_rss": right("scale_by_rss", rate=0.5),
     "scale_by_optimistic_gradient": right("scale_by_optimistic_gradient"),
-    "scale_by_sign": right("scale_by_sign", rate=lambda c: 0.05 * jnp.minimum(1, 400 / (c + 1)), steps=6000),
+    "scale_by_sign": right("scale_by_sign", rate=settling, steps=6000),
     "scale_by_polyak": right("scale_by_polyak", rate=1.0),
     "scale_by_trust_ratio": right("scale_by_trust_ratio"),
     "scale_by_param_block_norm": right("scale_by_param_block_norm"),
     "scale_by_param_block_rms": right("scale_by_param_block_rms"),
-    "contrib.normalize": right("contrib.normalize", rate=lambda c: 0.05 * jnp.minimum(1, 400 / (c + 1)), steps=6000),
-    "normalize_by_update_norm": right("normalize_by_update_norm", rate=lambda c: 0.05 * jnp.minimum(1, 400 / (c + 1)), steps=6000),
+    "contrib.normalize": right("contrib.normalize", rate=settling, steps=6000),
+    "normalize_by_update_norm": right("normalize_by_update_norm", rate=settling, steps=6000),
     "clip": right("clip", 1.0),
     "clip_by_block_rms": right("clip_by_block_rms", 1.0),
     "clip_by_global_norm": right("clip_by_global_norm", 1.0),
