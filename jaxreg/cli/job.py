@@ -16,7 +16,8 @@ from jaxreg.choice import Choice
 from jaxreg.cli import data as datasets
 from jaxreg.cli import models
 from jaxreg.cli.data import Dataset, Rows
-from jaxreg.cli.settings import Settings, did_you_mean, parse_halving
+from jaxreg.cli.data.problems import did_you_mean
+from jaxreg.cli.settings import Settings, parse_halving
 from jaxreg.fit.check import check
 from jaxreg.fit.prepare import prepared
 from jaxreg.grid import Grid
@@ -75,12 +76,8 @@ class Job(NamedTuple):
         progress: bool | None = None,
     ) -> Refit:
         """Train λ = 0 and the chosen ones on all training rows, several times, and test them."""
-        key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
-        given = {"prepare": self.learnt, "callbacks": callbacks, "progress": progress, "key": key}
-        of = lambda **more: jr.refit(
-            self.trainer, result, self.train, rule=chosen, test=self.test, **given, **more
-        )
-        return of(seeds=self.settings.refits)
+        more = {"callbacks": callbacks, "progress": progress}
+        return self._again(result, chosen, seeds=self.settings.refits, **more)
 
     def model(self, result: jr.SweepResult, refit: Refit, choice: Choice) -> Any:
         """Parameters of the choice, trained on all training rows, as long as when it was tested."""
@@ -88,12 +85,15 @@ class Job(NamedTuple):
         steps = refit.steps[refit.names.index(name)]
         if steps == int(refit.result.time[-1]):
             return refit.params(name)
+        alone = {"patience": None, "evals": 1, "progress": False}
+        return self._again(result, choice, seeds=1, steps=steps, **alone).params(name)
+
+    def _again(self, result: jr.SweepResult, rule: Any, **options: Any) -> Refit:
         key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
-        again = jr.refit(
-            self.trainer, result, self.train, rule=choice, test=self.test, prepare=self.learnt,
-            seeds=1, steps=steps, patience=None, evals=1, progress=False, key=key,
+        return jr.refit(
+            self.trainer, result, self.train, rule=rule, test=self.test, prepare=self.learnt, key=key,
+            **options,
         )  # fmt: skip
-        return again.params(name)
 
 
 def prepare(settings: Settings) -> Job:
@@ -217,9 +217,11 @@ def _trainer(s: Settings, model: models.Model, dataset: Dataset, penalty: jr.Pen
 
 def _chosen_metrics(name: str, model: models.Model, task: str) -> dict[str, Any]:
     """Those that are always shown, and the one that chooses."""
-    if name != "loss" and name not in model.metrics:
+    known = ["loss", *model.metrics]
+    if name not in known:
         raise ValueError(
-            f"--metric: there is no {name!r} for this target{did_you_mean(name, ['loss', *model.metrics])}."
+            f"--metric: there is no {name!r} for this target{did_you_mean(name, known)} There are "
+            f"{', '.join(known)}."
         )
     return {n: metric for n, metric in model.metrics.items() if n in (*_SHOWN[task], name)}
 

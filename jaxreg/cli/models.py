@@ -8,7 +8,6 @@ classification takes the mean softmax cross entropy, regression the mean of ½ (
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ from jax import Array
 from jaxreg import metrics
 from jaxreg._tree import PyTree
 from jaxreg.cli.data import Dataset
+from jaxreg.cli.data.problems import did_you_mean
 
 __all__ = ["Model", "build", "cnn", "linear", "mlp"]
 
@@ -66,8 +66,7 @@ def build(name: str, dataset: Dataset, hidden: Sequence[int] = (128, 128)) -> Mo
     2.302...
     """
     if name not in _MODELS:
-        near = difflib.get_close_matches(name, _MODELS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        hint = did_you_mean(name, _MODELS)
         raise ValueError(f"unknown model {name!r}{hint} There are {', '.join(sorted(_MODELS))}.")
     module = _MODELS[name](dataset, hidden)
     classify = dataset.task == "classification"

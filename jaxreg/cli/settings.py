@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import json
 import os
@@ -17,11 +16,11 @@ import numpy as np
 import jaxreg as jr
 from jaxreg import penalties, select
 from jaxreg.cli.data import Reading
+from jaxreg.cli.data.problems import did_you_mean
 from jaxreg.grid import Grid
 
 __all__ = [
     "Settings",
-    "did_you_mean",
     "parse_halving",
     "parse_lams",
     "parse_penalty",
@@ -200,7 +199,9 @@ def parse_penalty(text: str) -> Callable[[float], jr.Penalty]:
     name, _, rest = text.partition(":")
     known = penalty_signatures()
     if name not in known:
-        raise ValueError(f"--penalty: unknown penalty {name!r}{did_you_mean(name, known)}.")
+        raise ValueError(
+            f"--penalty: unknown penalty {name!r}{did_you_mean(name, known)} There are {', '.join(known)}."
+        )
     allowed = [p for p in known[name].parameters if p != "lam"]
     kwargs: dict[str, Any] = {}
     for item in rest.split(",") if rest else []:
@@ -228,10 +229,3 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def did_you_mean(name: str, known: Any) -> str:
-    """The nearest of the names that there are, and all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{hint} There are {', '.join(known)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from jaxreg.cli.data.files import (
     read_csv_like,
     read_npz,
 )
-from jaxreg.cli.data.problems import some
+from jaxreg.cli.data.problems import did_you_mean, some
 
 __all__ = ["Dataset", "Rows", "load", "read_like"]
 
@@ -128,12 +127,8 @@ def _refuse_reading(name: str, reading: Reading) -> None:
 def _unknown(name: str, path: Path) -> str:
     if path.is_file():
         return f"{name!r} is a file of unknown type {path.suffix!r}; give a .csv or an .npz."
-    near = difflib.get_close_matches(name.lower(), _BUNDLED, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return (
-        f"unknown data set {name!r}{hint} There are {', '.join(sorted(_BUNDLED))}; or give the path "
-        "of a .csv or .npz."
-    )
+    hint, known = did_you_mean(name.lower(), _BUNDLED), ", ".join(sorted(_BUNDLED))
+    return f"unknown data set {name!r}{hint} There are {known}; or give the path of a .csv or .npz."
 
 
 # --- bundled with scikit-learn -------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Problems", "not_finite", "some", "unknown"]
+__all__ = ["Problems", "did_you_mean", "not_finite", "some", "unknown"]
 
 
 class Problems:
@@ -57,9 +57,13 @@ def not_finite(
 
 def unknown(name: str, known: Sequence[str], what: str) -> str:
     """That there is no such column, and which one may be meant."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"there is no {what} {name!r}{hint} The columns are {some(known)}."
+    return f"there is no {what} {name!r}{did_you_mean(name, known)} The columns are {some(known)}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that says that there is no such name: the nearest one, if any is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def some(items: Sequence, most: int = 6) -> str:
