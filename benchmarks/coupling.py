@@ -7,14 +7,25 @@ with the same by hand, a clip inside of the prox with the same clip before Adam 
 
 from __future__ import annotations
 
-import time
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from _common import Row, arguments, bound, emit, machine, show, show_bounds
+from _common import (
+    Row,
+    arguments,
+    bound,
+    emit,
+    figures,
+    first_calls,
+    machine,
+    show,
+    show_bounds,
+    timed_rounds,
+)
 
 import jaxreg as jr
 
@@ -49,50 +60,47 @@ def candidates() -> dict[str, tuple[Any, str]]:
 def main() -> None:
     args = arguments(__doc__ or "", rounds=25).parse_args()
     rows, rounds = (10, 2) if args.smoke else (10_000, args.rounds)
-    grads = {"kernel": 0.01 * jnp.ones((rows, 1000))}
-    running = {name: prepared(tx, rows, grads) for name, (tx, _) in candidates().items()}
-    seconds: dict[str, list[float]] = {name: [] for name in running}
-    for _ in range(rounds):
-        for name, (step, carry) in running.items():
-            began = time.perf_counter()
-            carry = jax.block_until_ready(step(*carry, grads))
-            seconds[name].append(time.perf_counter() - began)
-            running[name] = step, carry
-    found: list[Row] = []
-    for name, (_, other) in candidates().items():
-        ratio = np.median(np.array(seconds[name]) / np.array(seconds[other]))
-        found.append(
-            {
-                "candidate": name,
-                "ms": 1e3 * float(np.median(seconds[name])),
-                "ratio": float(ratio),
-                "over": other,
-            }
-        )
+    made = candidates()
+    steps = {name: stepping(tx, rows) for name, (tx, _) in made.items()}
+    first, _ = first_calls(steps)
+    times = timed_rounds(steps, first, rounds)
+    found: list[Row] = [
+        {"candidate": name, "over": other, **figures(times[name], times[other])}
+        for name, (_, other) in made.items()
+    ]
     emit("coupling", found)
     if not args.json:
         cells = [
-            [r["candidate"], f"{r['ms']:.1f} ms", f"{r['ratio']:.2f}", str(r["over"])]
+            [
+                str(r["candidate"]),
+                f"{1e3 * r['seconds']:.1f} ms",
+                f"{r['ratio']:.2f}",
+                str(r["over"]),
+            ]
             for r in found
         ]
-        show(
-            f"a step on {rows * 1000:,} parameters\n{machine()}",
-            ["candidate", "time", "ratio", "over"],
-            cells,
-        )
+        title = f"a step on {rows * 1000:,} parameters\n{machine()}"
+        show(title, ["candidate", "time", "ratio", "over"], cells)
         if not args.smoke:
-            show_bounds([bound("proximal over Adam", float(found[1]["ratio"]), most=MOST)])
+            show_bounds([bound("proximal over Adam", found[1]["ratio"], most=MOST)])
 
 
-def prepared(tx: Any, rows: int, grads: dict) -> tuple[Any, tuple]:
+def stepping(tx: Any, rows: int) -> Callable[[], Any]:
+    """One step more at every call, on parameters and a state of its own."""
+    grads = {"kernel": 0.01 * jnp.ones((rows, 1000))}
     params = {"kernel": 0.1 * jnp.ones((rows, 1000))}
+    carry = [params, tx.init(params)]
 
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
     def step(params: dict, state: Any, grads: dict) -> tuple:
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    compiled = jax.jit(step, donate_argnums=(0, 1))
-    return compiled, jax.block_until_ready(compiled(params, tx.init(params), grads))
+    def call() -> Any:
+        carry[:] = step(*carry, grads)
+        return carry
+
+    return call
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import queue
 import resource
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from _common import Row, arguments, bound, emit, first_calls, machine, refuse, show, show_bounds
+from _common import (
+    Row,
+    arguments,
+    bound,
+    emit,
+    first_calls,
+    machine,
+    refuse,
+    seconds,
+    show,
+    show_bounds,
+)
 
 import jaxreg as jr
 
@@ -55,18 +65,18 @@ def main() -> None:
         with memory_for(SPARE if args.smoke else 0.8 * written):
             if not args.smoke:
                 must_not_fit(read)
-            seconds = {n: [clock(call) for _ in range(rounds)] for n, call in candidates.items()}
+            taken = {n: [seconds(call)[0] for _ in range(rounds)] for n, call in candidates.items()}
         batches = list(read())
         resident = jr.stream(lambda: iter(batches))
         swept(grid, resident, steps, held_out)
         from_memory = min(
-            clock(lambda: swept(grid, resident, steps, held_out)) for _ in range(rounds)
+            seconds(lambda: swept(grid, resident, steps, held_out))[0] for _ in range(rounds)
         )
         over_arrays = min(
-            clock(lambda: arrays(grid, batches, steps, held_out)) for _ in range(rounds)
+            seconds(lambda: arrays(grid, batches, steps, held_out))[0] for _ in range(rounds)
         )
-        reading = min(clock(lambda: sum(len(b[0]) for b in read())) for _ in range(rounds))
-    ours, loop = (np.array(s) for s in seconds.values())
+        reading = min(seconds(lambda: sum(len(b[0]) for b in read()))[0] for _ in range(rounds))
+    ours, loop = (np.array(s) for s in taken.values())
     ratio, idle = float(np.median(loop / ours)), max(0.0, 1 - over_arrays / from_memory)
     rows: list[Row] = [
         {"candidate": "jaxreg.sweep", "seconds": float(np.median(ours)), "ratio": 1.0},
@@ -107,12 +117,6 @@ def must_not_fit(read: Callable) -> None:
     except MemoryError:
         return
     refuse(f"{len(rows)} batches fit into the memory that was left, so the limit shows nothing.")
-
-
-def clock(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
 
 
 # --- the data ---------------------------------------------------------------------------------------
