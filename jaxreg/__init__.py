@@ -68,7 +68,7 @@ from jaxreg.penalties import (
 from jaxreg.penalty import Penalty, Zero
 from jaxreg.report import tabulate
 from jaxreg.results import Status, SweepResult
-from jaxreg.select import biases, kernels, norms, path
+from jaxreg.select import biases, embeddings, kernels, norms, path
 from jaxreg.splitting import prox_of_sum
 from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
@@ -98,6 +98,7 @@ __all__ = [
     "compensated",
     "decoupled",
     "elastic_net",
+    "embeddings",
     "ewc",
     "exclusive_lasso",
     "fit",

@@ -2,10 +2,7 @@
 
 A selector is a hashable predicate (path, leaf) -> bool, built of objects, so that equal selectors
 hit the jit cache and a selector can be the static part of a penalty. Combine with `&`, `|`, `~`.
-The rules go by name and not by rank: parameters stacked for a scan over layers have one axis more,
-and a rule on `ndim` would then take the scale of a norm for a matrix. Only the entries of lists and
-tuples of arrays have no name; a vector there is a bias. What is no parameter, such as a function that
-a model holds or a counter, is in no rule but `everything`.
+What the names of leaves mean is in _names.py.
 """
 
 from __future__ import annotations
@@ -14,28 +11,23 @@ import abc
 import dataclasses
 import difflib
 import fnmatch
-import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+from jaxreg import _names, _tree
 
-from jaxreg import _tree
-
-__all__ = ["Selector", "biases", "everything", "kernels", "leaf_mask", "norms", "path", "where"]
-
-# Factors of a product end in _b as well, and are matrices; so is the B of a state space model.
-_BIAS = re.compile(
-    r"(?i)(?!(.*_)?(lora|w|u|weight|kernel|matrix)_b$)(?-i:(?!B$))"
-    r"(.*_)?((b|offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)"
-)
-_BIAS_TABLE = re.compile(r"(?i).*_bias(es)?")
-_SCALE = re.compile(r"(?i)(.*_)?scale|(gamma|beta)(_?\d+)?")
-_NORM_LAYER = re.compile(
-    r"(?i)(?!(.*_)?(weight|spectral)_norm)(.*_)?((batch|layer|group|rms|instance|pre|post)_?)?"
-    r"(norm([123]d|ali[sz]ation)?|bn|ln)s?(_?\d+|_[a-z]|_(final|out|before|after|pre|post))?(_?\d+)?"
-    r"|layer_scale(_?\d+)?"
-)
+__all__ = [
+    "Selector",
+    "biases",
+    "embeddings",
+    "everything",
+    "kernels",
+    "leaf_mask",
+    "norms",
+    "path",
+    "where",
+]
 
 
 class Selector(abc.ABC):
@@ -60,7 +52,7 @@ class Selector(abc.ABC):
         """
         _tree.refuse_count(f"selector {self!r}", params)
         leaves = _tree.flatten(params)
-        mask = [bool(self.matches(p, x)) for p, x in zip(leaves.paths, leaves.values)]
+        mask = self.among(leaves)
         if not any(mask) and mask:
             raise ValueError(
                 f"selector {self!r} matches none of the {len(mask)} leaves of the parameters; "
@@ -68,6 +60,10 @@ class Selector(abc.ABC):
                 'Paths are keys joined by "/"; a "*" in a pattern also crosses "/".'
             )
         return mask
+
+    def among(self, leaves: _tree.Leaves) -> list[bool]:
+        """One bool per leaf; a rule that asks for the leaves beside one has them here."""
+        return [bool(self.matches(p, x)) for p, x in zip(leaves.paths, leaves.values)]
 
     def __and__(self, other: Selector) -> Selector:
         return _And(self, as_selector(other))
@@ -87,6 +83,9 @@ class _And(Selector):
     def matches(self, path: str, leaf: Any) -> bool:
         return self.left.matches(path, leaf) and self.right.matches(path, leaf)
 
+    def among(self, leaves: _tree.Leaves) -> list[bool]:
+        return [a and b for a, b in zip(self.left.among(leaves), self.right.among(leaves))]
+
     def __repr__(self):
         return f"{_in_and(self.left)} & {_in_and(self.right)}"
 
@@ -99,6 +98,9 @@ class _Or(Selector):
     def matches(self, path: str, leaf: Any) -> bool:
         return self.left.matches(path, leaf) or self.right.matches(path, leaf)
 
+    def among(self, leaves: _tree.Leaves) -> list[bool]:
+        return [a or b for a, b in zip(self.left.among(leaves), self.right.among(leaves))]
+
     def __repr__(self):
         return f"{self.left!r} | {self.right!r}"
 
@@ -109,6 +111,9 @@ class _Not(Selector):
 
     def matches(self, path: str, leaf: Any) -> bool:
         return not self.rule.matches(path, leaf)
+
+    def among(self, leaves: _tree.Leaves) -> list[bool]:
+        return [not hit for hit in self.rule.among(leaves)]
 
     def __repr__(self):
         inner = repr(self.rule)
@@ -162,49 +167,38 @@ class _Rule(Selector):
     name: str
 
     def matches(self, path: str, leaf: Any) -> bool:
-        return _RULES[self.name](path, leaf)
+        return _RULES[self.name](path, leaf, None)
+
+    def among(self, leaves: _tree.Leaves) -> list[bool]:
+        if self.name != "everything":
+            _warn_unnamed(self.name, leaves)
+        rule, beside = _RULES[self.name], _names.beside(leaves)
+        return [rule(p, x, near) for p, x, near in zip(leaves.paths, leaves.values, beside)]
 
     def __repr__(self):
         return self.name
 
 
-def _is_parameter(leaf: Any) -> bool:
-    """Not a function, a counter or a key; a leaf that is not known may be one."""
-    dtype = getattr(leaf, "dtype", None)
-    if dtype is None:
-        return leaf is None or isinstance(leaf, (bool, int, float, complex))
-    return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def _named(path: str) -> tuple[list[str], str]:
-    """Layers and name of a leaf; of an entry of a list, those of the list."""
-    keys = path.split("/")
-    while len(keys) > 1 and keys[-1].isdigit():
-        keys.pop()
-    return keys[:-1], keys[-1]
-
-
-def _is_bias(path: str, leaf: Any) -> bool:
-    layers, name = _named(path)
-    if _BIAS.fullmatch(name) or any(_BIAS_TABLE.fullmatch(layer) for layer in layers):
-        return True
-    return path.rsplit("/", 1)[-1].isdigit() and getattr(leaf, "ndim", 2) < 2
-
-
-def _is_norm(path: str, leaf: Any) -> bool:
-    del leaf
-    layers, name = _named(path)
-    return bool(_SCALE.fullmatch(name)) or any(_NORM_LAYER.fullmatch(layer) for layer in layers)
+def _warn_unnamed(rule: str, leaves: _tree.Leaves) -> None:
+    """Say where rank has to stand in for a name."""
+    unnamed = _names.unnamed(leaves)
+    if unnamed:
+        warnings.warn(
+            f"{rule}: {', '.join(map(repr, unnamed[:4]))}{', …' * (len(unnamed) > 4)} "
+            f"{'have' if len(unnamed) > 1 else 'has'} no name, so vectors are taken for biases and all "
+            "else for weights: a stack of biases [layers, n] too. Name the leaves in a dict, or say which "
+            "are meant by their paths, as in .on(jaxreg.path('0/*')).",
+            stacklevel=2,
+        )
 
 
 # By name and not in the rule, so that a rule, and a penalty with it, is pickled.
-_RULES: dict[str, Callable[[str, Any], bool]] = {
-    "everything": lambda path, leaf: True,
-    "biases": lambda path, leaf: _is_parameter(leaf) and _is_bias(path, leaf),
-    "norms": lambda path, leaf: _is_parameter(leaf) and _is_norm(path, leaf),
-    "kernels": lambda path, leaf: (
-        _is_parameter(leaf) and not (_is_bias(path, leaf) or _is_norm(path, leaf))
-    ),
+_RULES: dict[str, Callable[[str, Any, _names.Beside], bool]] = {
+    "everything": lambda path, leaf, beside: True,
+    "biases": _names.is_bias,
+    "norms": _names.is_norm,
+    "kernels": _names.is_kernel,
+    "embeddings": _names.is_embedding,
 }
 
 everything: Selector = _Rule("everything")
@@ -218,7 +212,13 @@ norms: Selector = _Rule("norms")
 after a norm (BatchNorm_0, layer_norm, bn1, ln_f) or layer_scale."""
 
 kernels: Selector = _Rule("kernels")
-"""The weights proper: every leaf that is neither a bias nor a norm's (embeddings included)."""
+"""The weights proper: every leaf that is neither a bias nor a norm's, embeddings included; without
+them, `kernels & ~embeddings`."""
+
+embeddings: Selector = _Rule("embeddings")
+"""Tables of tokens and positions: leaves named embed, embedding, emb, wte or wpe, also with something in
+front, the weight or table of a layer of such a name, and class and mask tokens. The projection of a patch
+(patch_embed) is none."""
 
 
 def path(pattern: str) -> Selector:

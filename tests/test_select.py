@@ -1,6 +1,7 @@
 """Selectors: which leaves of real models they take, their algebra, and refusals that help."""
 
 import dataclasses
+import warnings
 
 import flax.linen as nn
 import jax
@@ -98,6 +99,101 @@ def test_in_a_flax_nnx_model_the_same_leaves_are_kernels():
 def test_stacking_layers_for_a_scan_changes_nothing():
     stacked = jax.tree.map(lambda x: jnp.stack([x, x]), PARAMS)
     assert chosen(jr.kernels, stacked) == chosen(jr.kernels)
+
+
+def nested(**shapes):
+    tree = {}
+    for name, shape in shapes.items():
+        *layers, leaf = name.split("__")
+        here = tree
+        for layer in layers:
+            here = here.setdefault(layer, {})
+        here[leaf] = jnp.zeros(shape)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("params", "paths"),
+    [
+        (nested(w1=(4, 3), b1=(3,)), {"w1"}),
+        (nested(w1=(5, 4, 3), b1=(5, 3)), {"w1"}),  # a stack, or an ensemble
+        (nested(w=(4, 3), b=(1, 3)), {"w"}),
+        (nested(w=(1, 3), b=(1, 3)), {"w"}),
+        (nested(lora__a=(4, 2), lora__b=(2, 3)), {"lora/a", "lora/b"}),
+        (nested(a=(5, 4, 2), b=(5, 2, 3)), {"a", "b"}),
+        (nested(w=(4, 3), a=(4, 2), b=(2, 3)), {"w", "a", "b"}),
+        (nested(w=(4, 3), A_1=(4, 2), B_1=(2, 3)), {"w", "A_1", "B_1"}),
+        (nested(dense_b=(4, 3)), {"dense_b"}),
+        (nested(dense_w=(4, 3), dense_b=(3,)), {"dense_w"}),
+        (nested(gru__w_ih=(9, 4), gru__b_ih=(9,)), {"gru/w_ih"}),
+        ({"w": [jnp.ones((2, 2))], "b": [jnp.ones((2, 2))]}, {"w/0"}),
+    ],
+)  # fmt: skip
+def test_a_matrix_called_b_is_what_the_leaves_beside_it_say(params, paths):
+    assert chosen(jr.kernels, params) == paths
+    every = set(_tree.flatten(params).paths)
+    assert chosen(~jr.biases, params) == paths
+    if every - paths:
+        assert chosen(jr.biases, params) == every - paths
+    # A term that is asked for one leaf alone must not take it for something else.
+    penalty = jr.l2(1.0).on(jr.kernels)
+    assert {
+        p for p, hit in zip(_tree.flatten(params).paths, penalty.support(params)) if hit
+    } == paths
+
+
+def test_a_norm_in_a_sequence_of_numbers_is_found_by_its_bias():
+    params = {
+        "downsample": [{"weight": jnp.ones((8, 4, 1, 1))}, {"weight": jnp.ones(8), "bias": jnp.ones(8)}],
+        "net": [
+            {"weight": jnp.ones((8, 4)), "bias": jnp.ones(8)},
+            {"weight": jnp.ones(8), "bias": jnp.ones(8)},
+            {"weight": jnp.ones((1, 8)), "bias": jnp.ones(1)},
+        ],
+    }  # fmt: skip
+    assert chosen(jr.kernels, params) == {"downsample/0/weight", "net/0/weight", "net/2/weight"}
+    assert chosen(jr.norms, params) == {"downsample/1/weight", "net/1/weight"}
+    stacked = jax.tree.map(lambda x: jnp.stack([x, x]), params)
+    assert chosen(jr.kernels, stacked) == chosen(jr.kernels, params)
+    assert jr.norms.matches("layer1/0/downsample/1/weight", None)
+    assert jr.kernels.matches("layer1/0/downsample/0/weight", None)
+
+
+EMBEDDINGS = [
+    "embed/embedding", "tok_embeddings/weight", "wte/weight", "wpe/weight", "pos_embedding", "cls_token",
+    "Embed_0/embedding", "embed/w", "model/embed_tokens_embedding", "encoder/word_embeddings/weight",
+    "embedding", "label_embedding", "embed", "emb/0/weight", "pos_embed", "embedding_table",
+]  # fmt: skip
+NO_EMBEDDINGS = [
+    "patch_embed/kernel", "patch_embed/proj/weight", "patch_embedding/weight", "embed_norm/weight",
+    "embed_norm_proj/kernel", "embeddings/LayerNorm/scale", "enc/relative_attention_bias/embedding",
+    "embed/bias", "lm_head/kernel", "remember/kernel", "embed/kernel", "blend",
+]  # fmt: skip
+
+
+def test_embeddings_are_tables_of_tokens_and_positions():
+    assert all(jr.embeddings.matches(p, None) and jr.kernels.matches(p, None) for p in EMBEDDINGS)
+    assert not [p for p in NO_EMBEDDINGS if jr.embeddings.matches(p, None)]
+    params = jax.eval_shape(Net().init, jax.random.key(0), jnp.ones((2, 6), int))["params"]
+    assert chosen(jr.embeddings, params) == {"Embed_0/embedding"}
+    assert chosen(jr.kernels & ~jr.embeddings, params) == chosen(jr.kernels, params) - {
+        "Embed_0/embedding"
+    }
+
+
+def test_where_rank_stands_in_for_a_name_a_warning_says_so():
+    params = [(jnp.ones((2, 2)), jnp.ones(2)), {"kernel": jnp.ones((2, 2))}]
+    with pytest.warns(
+        UserWarning, match=r"kernels: '0/0', '0/1' have no name, so vectors are taken"
+    ):
+        assert jr.l2(1.0).on(jr.kernels)(params) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jr.l2(1.0).on(jr.kernels)(
+            {"scale": [jnp.ones(2)], "w": jnp.ones(2), "biases": [jnp.ones(2)]}
+        )
+        jr.l2(1.0).on(jr.kernels)(jnp.ones(2))
+        jr.l2(1.0).on("0/0")(params)
 
 
 @pytest.mark.parametrize(

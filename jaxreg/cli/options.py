@@ -88,7 +88,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "penalty": {
         "penalty": ("NAME or NAME:KEY=VALUE,…; see `jaxreg penalties`", {"metavar": "NAME"}),
         "on": (
-            "which leaves: kernels, biases, everything, or a glob such as '*/Dense_0/kernel'",
+            "which leaves: kernels, biases, embeddings, everything, or a glob such as '*/Dense_0/kernel'",
             {"metavar": "WHERE"},
         ),
         "lams": ("LOW:HIGH:COUNT, evenly spaced in the logarithm, or a list", {"metavar": "LAMS"}),

@@ -28,7 +28,9 @@ __all__ = [
     "penalty_signatures",
 ]
 
-_SELECTORS = {"kernels": select.kernels, "biases": select.biases, "everything": select.everything}
+_SELECTORS = {
+    repr(s): s for s in (select.kernels, select.biases, select.embeddings, select.everything)
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +218,7 @@ def parse_penalty(text: str) -> Callable[[float], jr.Penalty]:
 
 
 def parse_selector(text: str) -> select.Selector:
-    """A selector from its name (kernels, biases, everything) or a glob over leaf paths.
+    """A selector from its name (kernels, biases, embeddings, everything) or a glob over leaf paths.
 
     >>> parse_selector("kernels"), parse_selector("*/Dense_0/*")
     (kernels, path('*/Dense_0/*'))

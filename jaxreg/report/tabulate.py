@@ -209,8 +209,7 @@ def _cells(row: dict[str, Any], hit: _Hit | None) -> tuple[str, ...]:
 def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iterator[str]:
     """What a reader should look at: leaves hit by nothing, twice, or by oversight."""
     on_path = dict(zip(leaves.paths, hits))
-    rule = select.biases | select.norms
-    offset = {p: rule.matches(p, x) for p, x in zip(leaves.paths, leaves.values)}
+    offset = dict(zip(leaves.paths, (select.biases | select.norms).among(leaves)))
     floating = [p for p, x in zip(leaves.paths, leaves.values) if _tree.is_floating(x)]
     missed = [p for p in floating if not on_path[p]]
     weights = [p for p in missed if not offset[p]]
