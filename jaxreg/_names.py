@@ -122,6 +122,12 @@ def _is_norm(path: str, leaf: Any, beside: Beside) -> bool:
     layers, name = _named(path)
     if _SCALE.fullmatch(name) or any(_NORM_LAYER.fullmatch(layer) for layer in layers):
         return True
+    # Running statistics; mean and var alone may as well be those of a distribution that is learned.
+    beside_it = beside or {}
+    if name in ("mean", "var") and {"mean", "var"} <= {name, *beside_it} and "scale" in beside_it:
+        return True
+    if name.startswith(("running_", "moving_")) or layers[:1] == ["batch_stats"]:
+        return True
     if name != "weight" or not layers or not layers[-1].isdigit():
         return False
     # In a sequence of layers that have numbers for names a norm is what has as many weights as biases.

@@ -26,6 +26,7 @@ class Leaves(NamedTuple):
     paths: tuple[str, ...]
     values: list[Any]
     treedef: Any
+    settings: tuple[bool, ...]  # attributes of a module that are no arrays, such as a dropout rate
 
     def rebuild(self, values: Sequence[Any]) -> PyTree:
         """The same tree with other leaves; a None leaf becomes an absent one."""
@@ -35,7 +36,14 @@ class Leaves(NamedTuple):
 def flatten(tree: PyTree) -> Leaves:
     """Leaves of `tree` with their slash-joined paths."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return Leaves(tuple(_name(p) for p, _ in with_paths), [x for _, x in with_paths], treedef)
+    settings = tuple(_is_setting(path, x) for path, x in with_paths)
+    return Leaves(
+        tuple(_name(p) for p, _ in with_paths), [x for _, x in with_paths], treedef, settings
+    )
+
+
+def _is_setting(path: tuple, x: Any) -> bool:
+    return not hasattr(x, "dtype") and bool(path) and isinstance(path[-1], GetAttrKey)
 
 
 def _name(path) -> str:
@@ -137,6 +145,66 @@ def aligned(updates: PyTree, params: PyTree) -> PyTree:
     return treedef.unflatten([None if u is None else p for u, p in zip(leaves, parts)])
 
 
+class Held:
+    """What is no array, such as the activation of a module, as a part of a tree's structure.
+
+    Compiled programs take and return arrays alone. It can be called as what it holds.
+    """
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.value(*args, **kwargs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and (
+            self.value is other.value
+            or (type(self.value) is type(other.value) and bool(self.value == other.value))
+        )
+
+    def __hash__(self) -> int:
+        return hash(type(self.value))
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+jax.tree_util.register_static(Held)
+
+
+def held(tree: PyTree) -> PyTree:
+    """`tree` with functions, and numbers and texts that are attributes of a module, in its structure."""
+    with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    hold = lambda path, x: (
+        callable(x) or (not hasattr(x, "dtype") and bool(path) and isinstance(path[-1], GetAttrKey))
+    )
+    return treedef.unflatten([Held(x) if hold(path, x) else x for path, x in with_paths])
+
+
+def released(tree: PyTree) -> PyTree:
+    """What `held` was given."""
+    is_held = lambda x: isinstance(x, Held)
+    return jax.tree.map(lambda x: x.value if is_held(x) else x, tree, is_leaf=is_held)
+
+
+def trained(tree: PyTree) -> list[bool]:
+    """Which leaves are trained: what is floating and, of an nnx module, no statistic and no counter."""
+    mask: list[bool] = []
+    for path, x in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_statistic)[0]:
+        if _is_statistic(x):
+            mask += [False] * len(jax.tree.leaves(x))
+        else:
+            mask.append(is_floating(x) and not _is_setting(path, x))
+    return mask
+
+
+def _is_statistic(x: Any) -> bool:
+    """Whether a node is a variable of nnx that is no parameter; asked of its type, without flax."""
+    kinds = [c.__name__ for c in type(x).__mro__ if c.__module__.startswith("flax.nnx")]
+    return "Variable" in kinds and "Param" not in kinds
+
+
 def refuse_count(owner: str, tree: PyTree) -> None:
     """A penalty can be called, so what takes functions for schedules calls it with a step.
 
@@ -157,6 +225,11 @@ def is_floating(x: Any) -> bool:
     """Whether a leaf is an array (or scalar) of real floating dtype."""
     dtype = getattr(x, "dtype", None)
     return isinstance(x, float) if dtype is None else jnp.issubdtype(dtype, jnp.floating)
+
+
+def is_narrow(x: Any) -> bool:
+    """Whether a leaf is floating and has fewer bits than float32."""
+    return is_floating(x) and hasattr(x, "dtype") and jnp.finfo(x.dtype).bits < 32
 
 
 def accumulator(x: Any) -> Any:

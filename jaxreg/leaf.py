@@ -110,7 +110,7 @@ class LeafPenalty(Penalty):
             if not f.metadata.get("static") and getattr(self, f.name) is not None
         }
         for i, (path, x) in enumerate(zip(leaves.paths, leaves.values)):
-            if not _tree.is_floating(x):
+            if leaves.settings[i] or not _tree.is_floating(x):
                 raise TypeError(
                     f"{owner}: the leaf {path!r} is {kind(x)}, and only real floating arrays can "
                     f"be penalized. Select others with .on(...), for instance .on(~path({path!r}))."

@@ -52,7 +52,9 @@ class Selector(abc.ABC):
         """
         _tree.refuse_count(f"selector {self!r}", params)
         leaves = _tree.flatten(params)
-        mask = self.among(leaves)
+        # What a module holds beside its arrays is in no selection, not even that of all but some.
+        held = [s or callable(x) for s, x in zip(leaves.settings, leaves.values)]
+        mask = [hit and not out for hit, out in zip(self.among(leaves), held)]
         if not any(mask) and mask:
             raise ValueError(
                 f"selector {self!r} matches none of the {len(mask)} leaves of the parameters; "
@@ -170,8 +172,9 @@ class _Rule(Selector):
         return _RULES[self.name](path, leaf, None)
 
     def among(self, leaves: _tree.Leaves) -> list[bool]:
-        if self.name != "everything":
-            _warn_unnamed(self.name, leaves)
+        if self.name == "everything":
+            return [True] * len(leaves.values)
+        _warn_unnamed(self.name, leaves)
         rule, beside = _RULES[self.name], _names.beside(leaves)
         return [rule(p, x, near) for p, x, near in zip(leaves.paths, leaves.values, beside)]
 

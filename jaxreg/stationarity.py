@@ -67,18 +67,9 @@ def stationarity(
             f"{type(penalty).__name__}. It comes "
             "after the parameters: stationarity(loss, params, penalty, *batch)."
         )
-    leaves = _tree.flatten(params)
-    moves = [_tree.is_floating(x) for x in leaves.values]
-    floating = [x for x, k in zip(leaves.values, moves) if k]
-
-    def value(floating: list[Array]) -> Array:
-        chosen = iter(floating)
-        whole = [next(chosen) if k else x for x, k in zip(leaves.values, moves)]
-        return loss(leaves.rebuild(whole), *batch)
-
-    of_floating = iter(jax.grad(value)(floating))
-    nothing = [next(of_floating) if k else None for k in moves]
-    grads = leaves.rebuild(nothing)
+    mask = _tree.trained(params)
+    value = lambda part: loss(_tree.combine(part, params, mask), *batch)
+    grads = jax.grad(value)(_tree.partition(params, mask))
     least = penalty.min_norm_subgradient(_tree.aligned(grads, params), grads)
     found = _tree.flatten(least)
     sizes = {path: _norm([x]) for path, x in zip(found.paths, found.values)}

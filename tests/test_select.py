@@ -159,6 +159,15 @@ def test_a_norm_in_a_sequence_of_numbers_is_found_by_its_bias():
     assert jr.kernels.matches("layer1/0/downsample/0/weight", None)
 
 
+def test_statistics_are_no_kernels_whatever_the_layer_is_called():
+    first = nested(
+        first__mean=(4,), first__var=(4,), first__scale=(4,), first__bias=(4,), posterior__mean=(4, 3),
+        posterior__var=(4, 3), second__running_mean=(4,), batch_stats__x__mean=(4,),
+    )  # fmt: skip
+    assert chosen(jr.kernels, first) == {"posterior/mean", "posterior/var"}
+    assert "first/mean" in chosen(jr.norms, first)
+
+
 EMBEDDINGS = [
     "embed/embedding", "tok_embeddings/weight", "wte/weight", "wpe/weight", "pos_embedding", "cls_token",
     "Embed_0/embedding", "embed/w", "model/embed_tokens_embedding", "encoder/word_embeddings/weight",
@@ -181,6 +190,7 @@ def test_embeddings_are_tables_of_tokens_and_positions():
     }
 
 
+@pytest.mark.filterwarnings("default")
 def test_where_rank_stands_in_for_a_name_a_warning_says_so():
     params = [(jnp.ones((2, 2)), jnp.ones(2)), {"kernel": jnp.ones((2, 2))}]
     with pytest.warns(
@@ -206,6 +216,7 @@ def test_where_rank_stands_in_for_a_name_a_warning_says_so():
         ({"w": jnp.ones(2)}, {"w"}),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.* no name")
 def test_a_vector_without_a_name_is_a_bias(params, paths):
     assert chosen(jr.kernels, params) == paths
     assert chosen(~jr.biases, params) == paths

@@ -97,6 +97,16 @@ def test_a_module_with_functions():
     found = jr.stationarity(of, net, jr.l2(0.1).on(jr.kernels), X32)
     assert found.distance > 0
     assert "layers/0/weight" in found.leaves
+    # A rate is a number that a module holds, and no parameter.
+    module = eqx.nn.Sequential([net.layers[0], eqx.nn.Dropout(0.5, inference=True)])
+    of = lambda net, x: jnp.mean(jax.vmap(net)(x) ** 2)
+    assert set(jr.stationarity(of, module, jr.l2(0.1).on(jr.kernels), X32).leaves) == {
+        "layers/0/weight", "layers/0/bias",
+    }  # fmt: skip
+    assert jr.l2(1.0).on(~jr.biases)(module) == jr.l2(1.0).on(jr.kernels)(module)
+    with pytest.raises(TypeError, match="l2: the leaf 'layers/1/p' is"):
+        jr.l2(1.0)(module)
+    assert jr.l2(1.0).on(jr.kernels)(module) == jr.l2(1.0)(net.layers[0].weight)
 
 
 class Kinked(jr.Elementwise):

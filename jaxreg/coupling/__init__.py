@@ -7,7 +7,7 @@ averages of the parameters, `compensate` what rounding would lose of them.
 """
 
 from jaxreg.coupling.average import average_of, averaged
-from jaxreg.coupling.compensate import compensated
+from jaxreg.coupling.compensate import compensated, is_compensated
 from jaxreg.coupling.signs import check_coupling
 from jaxreg.coupling.transform import add_penalty_gradient, decoupled, proximal
 from jaxreg.coupling.values import told
@@ -19,6 +19,7 @@ __all__ = [
     "check_coupling",
     "compensated",
     "decoupled",
+    "is_compensated",
     "proximal",
     "told",
 ]

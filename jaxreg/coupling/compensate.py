@@ -12,7 +12,7 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 
-__all__ = ["compensated"]
+__all__ = ["compensated", "is_compensated"]
 
 
 class CompensatedState(NamedTuple):
@@ -59,7 +59,7 @@ def compensated(optimizer: optax.GradientTransformation) -> optax.GradientTransf
 
     def init(params: PyTree) -> CompensatedState:
         params = _tree.arrays(params)
-        lost = jax.tree.map(lambda p: jnp.zeros_like(p) if _is_narrow(p) else None, params)
+        lost = jax.tree.map(lambda p: jnp.zeros_like(p) if _tree.is_narrow(p) else None, params)
         return CompensatedState(optimizer.init(jax.tree.map(_wide, params)), lost)
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any):
@@ -69,7 +69,7 @@ def compensated(optimizer: optax.GradientTransformation) -> optax.GradientTransf
             )
         params = _tree.aligned(updates, params)
         leaves, slots = _tree.flatten(params), iter(jax.tree.leaves(state.lost))
-        lost = [next(slots) if _is_narrow(p) else None for p in leaves.values]
+        lost = [next(slots) if _tree.is_narrow(p) else None for p in leaves.values]
         whole = [p if e is None else _wide(p) + _wide(e) for p, e in zip(leaves.values, lost)]
         moves, inner = optimizer.update(
             jax.tree.map(_wide, updates), state.optimizer, leaves.rebuild(whole), **extra
@@ -81,6 +81,12 @@ def compensated(optimizer: optax.GradientTransformation) -> optax.GradientTransf
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def is_compensated(state: optax.OptState) -> bool:
+    """Whether a state, or the shapes of one, is that of a `compensated` optimizer, wrapped or not."""
+    found = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, CompensatedState))
+    return any(isinstance(x, CompensatedState) for x in found)
+
+
 def _rounded(p: Array, whole: Array, lost: Array | None, move: Array) -> tuple[Array, Array | None]:
     """The update in float32, which `apply_updates` adds exactly, and what it loses."""
     if lost is None:
@@ -90,9 +96,5 @@ def _rounded(p: Array, whole: Array, lost: Array | None, move: Array) -> tuple[A
     return _wide(near) - _wide(p), (new - _wide(near)).astype(p.dtype)
 
 
-def _is_narrow(x: Any) -> bool:
-    return _tree.is_floating(x) and jnp.finfo(x.dtype).bits < 32
-
-
 def _wide(x: Array) -> Array:
-    return x.astype(jnp.float32) if _is_narrow(x) else x
+    return x.astype(jnp.float32) if _tree.is_narrow(x) else x

@@ -21,7 +21,7 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
-from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
 
@@ -113,7 +113,7 @@ def check(
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
         return checked
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
-    params = checked.state.params
+    params, _ = parts_of(checked.state.params)
     shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
     zeros = tuple(not np.any(np.asarray(x)) for x in jax.tree.leaves(point))
     asked = (trainer, jax.tree.structure((point, params)), shapes, zeros)
@@ -149,7 +149,7 @@ def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> 
         jax.eval_shape(
             functools.partial(_check_scalars, owner, at), point, numbers, state, batch, key
         )
-        jax.eval_shape(values, point, state.params)
+        jax.eval_shape(values, point, parts_of(state.params)[0])
         moved, _ = _uses(update, point, state, batch, key, numbers)
         judged, _ = _uses(evaluate, point, state, batch, numbers)
     except jax.errors.UnexpectedTracerError as error:
@@ -179,9 +179,9 @@ def _check_scalars(
 ) -> None:
     """Refuse a loss or metric that is no number."""
     made = at(point, numbers)
-    returned = made.loss_of(state, batch, key)(state.params)
-    pair = isinstance(returned, tuple) and len(returned) == 2
-    found = {"loss": returned[0] if pair else returned, **made.evaluate(state, batch)}
+    loss, (_, rest) = made.loss_of(state, batch, key)(state.params)
+    _refuse_changed(owner, made, state.params, rest)
+    found = {"loss": loss, **made.evaluate(state, batch)}
     for name, value in found.items():
         what = f"the metric {name!r}" if name != "loss" else "the loss"
         if isinstance(value, (tuple, list, dict)):
@@ -194,6 +194,20 @@ def _check_scalars(
                 f"{owner}: {what} must return a scalar, got shape {list(jnp.shape(value))}. Take the mean "
                 "over the rows."
             )
+
+
+def _refuse_changed(owner: str, made: Trainer, before: PyTree, after: PyTree) -> None:
+    """A loss that changes statistics or counters of a module is not what is to be evaluated."""
+    leaves = _tree.flatten(before)
+    changed = [
+        p for p, a, b in zip(leaves.paths, leaves.values, jax.tree.leaves(after)) if a is not b
+    ]
+    if changed and made.eval_loss is None:
+        raise ValueError(
+            f"{owner}: the loss changes {', '.join(map(repr, changed[:3]))} of the module, as batch "
+            "norm and dropout do, so the trainer needs `eval_loss`: a function (params, *batch) -> mean "
+            "loss with dropout off and running averages; `module.eval()` does that in nnx."
+        )
 
 
 def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:

@@ -26,7 +26,7 @@ from jaxreg import _tree
 from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
-from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, takes_weights
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of, takes_weights
 
 __all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_parts", "of_rows"]
 
@@ -290,7 +290,9 @@ def _states(asked: _Asked) -> Iterator[TrainState]:
     """
     made = asked.made
     start = jax.eval_shape(made.start, asked.key)
-    model_state = made.start(asked.key).model_state if made.stateful else None
+    params, model_state = start.params, None
+    if made.stateful or not all(_tree.trained(params)):
+        params, _, model_state = made.start(asked.key)
     for scale in _SCALES:
         rng = np.random.default_rng(0)
 
@@ -299,7 +301,8 @@ def _states(asked: _Asked) -> Iterator[TrainState]:
             values = rng.standard_normal(x.shape) * (scale / max(fan, 1) ** 0.5)
             return jnp.asarray(values.astype(np.float32)).astype(x.dtype)
 
-        yield TrainState(jax.tree.map(drawn, start.params), None, model_state)
+        part, whole = parts_of(params)
+        yield TrainState(whole(jax.tree.map(drawn, part)), None, model_state)
 
 
 @functools.partial(quickly, static=(0, 1, 2))

@@ -27,6 +27,7 @@ from jaxreg.fit.intake import (
 )
 from jaxreg.fit.judge import find_ways
 from jaxreg.fit.prepare import prepared
+from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.source import Stream
 from jaxreg.fit.trainer import MakeTrainer, TrainState
 
@@ -115,14 +116,20 @@ def fit(
     ready = prepared("fit", prepare, data, [np.asarray(rows)] if prepare else ())
     data, numbers = ready.data, ready.of_fold(0)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
-    for text in forgotten(check("fit", trainer, point, batch, key, numbers)):
+    checked = check("fit", trainer, point, batch, key, numbers)
+    notes = forgotten(checked)
+    if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, key, numbers))):
+        alone = jax.tree.map(lambda x: jnp.asarray(x)[None], point)
+        notes += lost_steps("fit", trainer, alone, checked.state, init_key(key, seed), numbers)
+    for text in notes:
         warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
     weights = None if sample_weight is None else check_weights("fit", sample_weight, n)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, data, rows, key))):
         _probe_once(trainer, point, data, rows, key, numbers, weights is not None)
-    return _fit(
+    state = _fit(
         trainer, point, data, rows, weights, numbers, key, fold, seed, steps, batch_size, segment
     )
+    return state._replace(params=_tree.released(state.params))
 
 
 def _probe_once(

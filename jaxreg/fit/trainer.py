@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.tree_util import GetAttrKey
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
@@ -26,7 +27,7 @@ from jaxreg._tree import PyTree
 from jaxreg.coupling import told
 from jaxreg.fit.batches import BatchStream, WindowStream
 
-__all__ = ["MakeTrainer", "TrainState", "Trainer", "takes_weights"]
+__all__ = ["MakeTrainer", "TrainState", "Trainer", "parts_of", "takes_weights"]
 
 
 class TrainState(NamedTuple):
@@ -60,7 +61,9 @@ class Trainer:
 
     Where numbers were prepared for each fold (`prepare=` of a sweep), init, losses and metrics take them
     after everything else of the model: init(key, numbers), loss(params, [model_state,] numbers, *batch).
-    `params` may be any pytree of floating arrays: dicts, flax variables or nnx state, equinox modules.
+    `params` may be any pytree of floating arrays, such as a dict or flax variables, and a module as it is
+    held: of an equinox module floating arrays are trained, of an nnx module its `Param`s. Functions and
+    settings reach the loss as they were, and statistics and counters as the loss left them.
 
     Raises:
       TypeError: an argument is of the wrong kind. ValueError: `eval_loss` is missing, or a metric is
@@ -133,15 +136,19 @@ class Trainer:
         """
         made = self.init(key, *self._numbers)
         params, model_state = made if self.stateful else (made, None)
-        leaves = _tree.flatten(params)
-        for path, x in zip(leaves.paths, leaves.values):
-            if not _tree.is_floating(x):
+        params = _tree.held(params)
+        trained = _tree.trained(params)
+        with_paths, _ = jax.tree_util.tree_flatten_with_path(params)
+        for (keys, x), path, moves in zip(with_paths, _tree.flatten(params).paths, trained):
+            counter = bool(keys) and isinstance(keys[-1], GetAttrKey)
+            if not (moves or counter):
                 raise TypeError(
                     f"Trainer: the parameter {path!r} that `init` made is no floating array "
                     f"({getattr(x, 'dtype', type(x).__name__)}). Keep what is not trained out of the "
                     "parameters: in the closure of the loss, or in the model state (stateful=True)."
                 )
-        return TrainState(params, self.optimizer.init(params), model_state)
+        opt_state = self.optimizer.init(_tree.partition(params, trained))
+        return TrainState(params, opt_state, model_state)
 
     def step(
         self,
@@ -152,14 +159,14 @@ class Trainer:
     ) -> tuple[TrainState, Array]:
         """One update; returns the new state and the data loss before it (never the penalized one)."""
         loss = self.loss_of(state, batch, key, weights)
-        (value, model_state), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        params, whole = parts_of(state.params)
+        of = lambda params: loss(whole(params))
+        (value, (model_state, rest)), grads = jax.value_and_grad(of, has_aux=True)(params)
         tx = optax.with_extra_args_support(self.optimizer)
-        given = told(
-            tx, state.opt_state, state.params, value, grads, lambda params: loss(params)[0]
-        )
-        updates, opt_state = tx.update(grads, state.opt_state, state.params, **given)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, model_state), value
+        given = told(tx, state.opt_state, params, value, grads, lambda params: of(params)[0])
+        updates, opt_state = tx.update(grads, state.opt_state, params, **given)
+        params = optax.apply_updates(params, updates)
+        return TrainState(parts_of(rest)[1](params), opt_state, model_state), value
 
     def loss_of(
         self,
@@ -168,7 +175,7 @@ class Trainer:
         key: Array | None = None,
         weights: Array | None = None,
     ) -> Callable:
-        """The data loss of a batch as params -> (loss, new model state), whatever kind of loss it is.
+        """The data loss of a batch, params -> (loss, (new model state, params as the loss left them)).
 
         With `weights` [rows], 1 on average, a loss that does not take them must be a mean over rows, and
         is their weighted mean.
@@ -178,24 +185,39 @@ class Trainer:
             n = len(jax.tree.leaves(batch)[0])
             extra["sample_weight"] = jnp.ones(n) if weights is None else weights
         elif weights is not None:
-            return lambda params: (self._weighted(params, batch, weights), None)
+            return lambda params: (self._weighted(params, batch, weights), (None, params))
 
         def loss(params):
-            if self.stateful:
-                return self.loss(params, state.model_state, *self._numbers, *batch, **extra)
-            return self.loss(params, *self._numbers, *batch, **extra), None
+            module = _tree.released(params)
+            before = (state.model_state,) if self.stateful else ()
+            returned = self.loss(module, *before, *self._numbers, *batch, **extra)
+            value, model_state = self._pair(returned) if self.stateful else (returned, None)
+            return value, (model_state, _left(params, module))
 
         return loss
 
+    def _pair(self, returned: Any) -> tuple:
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise TypeError(
+                "Trainer: a stateful loss must return a pair, (mean loss, new model state), got "
+                f"{f'a tuple of {len(returned)}' if isinstance(returned, tuple) else 'no tuple'}."
+            )
+        return returned
+
     def _weighted(self, params: PyTree, batch: tuple, weights: Array) -> Array:
-        one = lambda row: self.loss(params, *self._numbers, *jax.tree.map(lambda a: a[None], row))
+        one = lambda row: self.loss(
+            _tree.released(params), *self._numbers, *jax.tree.map(lambda a: a[None], row)
+        )
         rows = jax.vmap(one)(batch)
         # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
         return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
 
     def judged(self, state: TrainState) -> TrainState:
         """The state with the parameters that are judged in place of those that are trained."""
-        return state if self.eval_params is None else state._replace(params=self.eval_params(state))
+        if self.eval_params is None:
+            return state
+        params, whole = parts_of(state.params)
+        return state._replace(params=whole(self.eval_params(state._replace(params=params))))
 
     def evaluate(
         self, state: TrainState, data: tuple, sample_weight: ArrayLike | None = None
@@ -227,7 +249,8 @@ class Trainer:
 
     def model(self, state: TrainState) -> tuple:
         """What measures are called with, before the data."""
-        model = (state.params, state.model_state) if self.stateful else (state.params,)
+        params = _tree.released(state.params)
+        model = (params, state.model_state) if self.stateful else (params,)
         return (*model, *self._numbers)
 
     def run(
@@ -253,6 +276,24 @@ class Trainer:
 
 
 MakeTrainer: TypeAlias = Callable[[PyTree], Trainer]
+
+
+def parts_of(params: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """What is trained of parameters, None elsewhere, and what puts such a part into its place again."""
+    mask = _tree.trained(params)
+    return _tree.partition(params, mask), lambda part: _tree.combine(part, params, mask)
+
+
+def _left(params: PyTree, module: PyTree) -> PyTree:
+    """`params` with the statistics and counters that a call has changed in the module that it was given."""
+    leaves, after = _tree.flatten(params), _tree.flatten(module)
+    values = dict(zip(after.paths, after.values))
+    moves = _tree.trained(params)
+    kept = [
+        x if trained else values.get(path, x)
+        for path, x, trained in zip(leaves.paths, leaves.values, moves)
+    ]
+    return leaves.rebuild(kept)
 
 
 def takes_weights(fn: Callable) -> bool:

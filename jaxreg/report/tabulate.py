@@ -33,6 +33,7 @@ class _Hit(NamedTuple):
     shown_lam: str
     value: float | None  # None where the leaf alone has none
     pull: float  # norm of the term's gradient on the leaf
+    felt: float | None  # the least step that rounding leaves of it, in narrow dtypes
 
 
 def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> Table:
@@ -91,7 +92,11 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
         rows=tuple(row for row, _ in shown_rows),
         cells=tuple(tuple(_cells(row, hit)[i] for i in keep) for row, hit in shown_rows),
         notes=(_SHARE_OF_PENALTY if grads is None else _SHARE_OF_ALL,),
-        warnings=(*_leaf_warnings(leaves, hits), *_joint_warnings(penalty, params, hits)),
+        warnings=(
+            *_leaf_warnings(leaves, hits),
+            *_joint_warnings(penalty, params, hits),
+            *_rounding_warnings(leaves, hits),
+        ),
     )
 
 
@@ -154,7 +159,18 @@ def _term_hits(number: int, term: Penalty, params: PyTree) -> Iterator[tuple[int
     for i, grad in zip(touched, grads):
         alone = _tree.partition(params, [j == i for j in range(len(support))])
         lam, text = _strength(term, alone)
-        yield i, _Hit(term, number, lam, text, _value(term, alone), _norm(grad))
+        felt = _felt(jax.tree.leaves(alone)[0], grad)
+        yield i, _Hit(term, number, lam, text, _value(term, alone), _norm(grad), felt)
+
+
+def _felt(x: Any, grad: Any) -> float | None:
+    """The step times gradient that is half a unit in the last place of most of the weights it moves."""
+    if not _tree.is_narrow(x):
+        return None
+    at, slope = np.abs(np.asarray(upcast(x))), np.abs(np.asarray(upcast(grad)))
+    moved = (at > 0) & (slope > 0)
+    unit = float(jnp.finfo(x.dtype).eps) / 4
+    return float(np.median(unit * at[moved] / slope[moved])) if moved.any() else None
 
 
 def _value(term: Penalty, alone: PyTree) -> float | None:
@@ -210,7 +226,8 @@ def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iter
     """What a reader should look at: leaves hit by nothing, twice, or by oversight."""
     on_path = dict(zip(leaves.paths, hits))
     offset = dict(zip(leaves.paths, (select.biases | select.norms).among(leaves)))
-    floating = [p for p, x in zip(leaves.paths, leaves.values) if _tree.is_floating(x)]
+    each = zip(leaves.paths, leaves.values, leaves.settings)
+    floating = [p for p, x, setting in each if _tree.is_floating(x) and not setting]
     missed = [p for p in floating if not on_path[p]]
     weights = [p for p in missed if not offset[p]]
     offsets = [p for p in missed if offset[p]]
@@ -250,6 +267,22 @@ def _joint_warnings(
                 f"{term.label} is no sum over leaves: its values here are those of each leaf alone "
                 f"and add to {parts:.4g}, while the whole is {whole:.4g}."
             )
+
+
+def _rounding_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iterator[str]:
+    """The learning rates below which a term does nothing to narrow parameters."""
+    felt = {
+        (path, i): (f"{hit.term.label} in {x.dtype}", hit.felt)
+        for path, x, on_leaf in zip(leaves.paths, leaves.values, hits)
+        for i, hit in enumerate(on_leaf)
+        if hit.felt is not None
+    }
+    for term, keys in _grouped({key: term for key, (term, _) in felt.items()}).items():
+        most = max(felt[key][1] for key in keys)
+        yield (
+            f"steps of {term} are lost in rounding on {_names([path for path, _ in keys])} where the "
+            f"learning rate is below about {most:.2g}; jaxreg.compensated keeps them."
+        )
 
 
 def _is_selected(term: Penalty) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.results import summary
 from jaxreg.results.status import Status
@@ -188,7 +189,7 @@ def load_params(path: str | os.PathLike, like: PyTree = None) -> PyTree:
     tree = trees.get("params")
     if tree is None:
         raise ValueError(f"load_params: {str(path)!r} has no parameters in it.")
-    return tree.nested() if like is None else tree.like(like, "load_params", "params")
+    return tree.nested() if like is None else tree.like(_tree.held(like), "load_params", "params")
 
 
 # --- numbers --------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ import numpy as np
 from jax import Array
 from jax.tree_util import GetAttrKey
 
-from jaxreg import choice
+from jaxreg import _tree, choice
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
 from jaxreg.grid import Grid
@@ -204,7 +204,7 @@ class SweepResult:
         for (name, i), size in zip(index.items(), self.status.shape):
             if not -size <= i < size:
                 raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
-        return pick(self.params, k % len(self.status), fold, seed)
+        return _tree.released(pick(self.params, k % len(self.status), fold, seed))
 
     def table(self, by: str | None = None, metric: str = "loss") -> Table:
         """Each point's losses and metrics at the last step, mean ± standard error, and the choices.
@@ -413,7 +413,8 @@ class SweepResult:
           FileNotFoundError: there is no such file. ValueError: it is damaged or of another kind, or
             `like` has another structure.
         """
-        return cls(**stored.read(path, *(like or (None, None))))
+        point, params = like or (None, None)
+        return cls(**stored.read(path, point, _tree.held(params)))
 
     def __repr__(self) -> str:
         if not isinstance(self.status, (np.ndarray, Array)) or not is_concrete(self.status):

@@ -26,7 +26,7 @@ from jaxreg.fit import judge
 from jaxreg.fit.batches import BatchStream, WindowStream, normalized
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.splits import FoldTable
-from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import terms_in
 
 __all__ = ["Best", "Bundles", "Common", "LaneState", "Log", "Spec", "programs"]
@@ -375,10 +375,11 @@ def _noted(
     patience: Array,
 ) -> tuple[Best | None, Log]:
     """The best and the log after an evaluation; a lane that has stopped takes no more notes."""
-    terms = {name: term(state.train.params) for name, term in terms_in(point).items()}
+    params, _ = parts_of(state.train.params)
+    terms = {name: term(params) for name, term in terms_in(point).items()}
     log, running = state.log, state.log.stopped < 0
     parts: list[PyTree] = [metrics["loss"][0], *terms.values()]
-    parts += jax.tree.leaves(state.train.params)
+    parts += jax.tree.leaves(params)
     finite = jnp.stack([jnp.isfinite(x).all() for x in parts]).all()
     note = lambda curve, x: jnp.where(running, curve.at[at].set(x), curve)
     log = log._replace(

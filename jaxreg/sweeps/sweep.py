@@ -20,8 +20,10 @@ from jax import Array
 
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
+from jaxreg.fit.batches import init_key
 from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import check_batch, check_key, count
+from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.single import forgotten
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
@@ -246,7 +248,8 @@ def _job(
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
-        forgotten(checked),
+        forgotten(checked)
+        + lost_steps("sweep", trainer, grid.points, checked.state, init_key(o.key, 0), numbers),
     )
 
 

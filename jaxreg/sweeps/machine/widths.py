@@ -19,7 +19,7 @@ from jax import Array
 from jaxreg._convolution import has_convolution
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
-from jaxreg.fit.trainer import MakeTrainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer, TrainState, parts_of
 
 __all__ = ["widest"]
 
@@ -54,7 +54,8 @@ def _widest(trainer: MakeTrainer, structure: Any, leaves: tuple) -> int:
     def kept(point, state, batch, key, numbers):
         """What the pullback of the loss holds: the activations that the backward pass needs."""
         loss = trainer_at("sweep", trainer, point, numbers).loss_of(state, batch, key)
-        return jax.vjp(loss, state.params, has_aux=True)[1]
+        params, whole = parts_of(state.params)
+        return jax.vjp(lambda params: loss(whole(params)), params, has_aux=True)[1]
 
     trace = jax.make_jaxpr(kept)(point, state, batch, key, numbers)
     if has_convolution(trace.jaxpr):
