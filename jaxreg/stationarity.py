@@ -13,7 +13,7 @@ from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
 
-__all__ = ["Stationarity", "stationarity"]
+__all__ = ["Stationarity", "of_gradient", "stationarity"]
 
 
 class Stationarity(NamedTuple):
@@ -70,6 +70,11 @@ def stationarity(
     mask = _tree.trained(params)
     value = lambda part: loss(_tree.combine(part, params, mask), *batch)
     grads = jax.grad(value)(_tree.partition(params, mask))
+    return of_gradient(params, penalty, grads)
+
+
+def of_gradient(params: PyTree, penalty: Penalty, grads: PyTree) -> Stationarity:
+    """The same from the gradient of the loss, which is None at leaves that are not trained."""
     least = penalty.min_norm_subgradient(_tree.aligned(grads, params), grads)
     found = _tree.flatten(least)
     sizes = {path: _norm([x]) for path, x in zip(found.paths, found.values)}

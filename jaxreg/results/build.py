@@ -152,7 +152,15 @@ def joined_fields(kind: type, results: Any, columns: Mapping[str, Sequence[Any]]
         "repeats": parts[0].repeats,
         "overlap": max(r.overlap for r in parts),
         "made_by": json.dumps({"joined": [json.loads(r.made_by) for r in parts]}),
+        "certificate": _certificate([r.certificate for r in parts]),
     }
+
+
+def _certificate(parts: Sequence[Any]) -> Any:
+    """That of all; None where one has none or has it of other leaves."""
+    if None in parts or len({jax.tree.structure(c) for c in parts}) > 1:
+        return None
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 def _strengths(parts: Sequence[Any]) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from jaxreg.report.table import Table
 from jaxreg.results import build, stored, summary
 from jaxreg.results.build import Parts, pick
 from jaxreg.results.status import Status
+from jaxreg.stationarity import Stationarity
 
 __all__ = ["SweepResult"]
 
@@ -60,6 +61,7 @@ class SweepResult:
       repeats: how often the folds split the same rows anew; F is a multiple of it.
       overlap: validation over training rows, where folds overlap in another way; else 0.
       made_by: JSON text of what made it.
+      certificate: how far each lane ended from stationarity, [K, F, S], or None; see `stationarity`.
 
     Methods that look at numbers return float64 numpy arrays and work outside `jit` only.
 
@@ -101,6 +103,7 @@ class SweepResult:
     repeats: int = 1
     overlap: float = 0.0
     made_by: str = "{}"
+    certificate: Stationarity | None = None
 
     @property
     def axes(self) -> tuple[str, str, str, str]:
@@ -205,6 +208,24 @@ class SweepResult:
             if not -size <= i < size:
                 raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
         return _tree.released(pick(self.params, k % len(self.status), fold, seed))
+
+    def stationarity(self) -> Stationarity:
+        """How far every lane ended from a stationary point of its training loss and its penalties.
+
+        Returns:
+          A `Stationarity` of arrays [K, F, S]: the norm of the least element of grad L + dR on the lane's
+          training rows, the same over the norm of grad L, and the part of each leaf. It is of the
+          parameters that the result keeps: averaged ones, or those of the best evaluation.
+
+        Raises:
+          ValueError: it was not asked for.
+        """
+        if self.certificate is None:
+            raise ValueError(
+                "stationarity: it was not asked for. Run the sweep to its end with stationarity=True, or "
+                "call jaxreg.stationarity(loss, result.lane(k), penalty, *rows) for a lane."
+            )
+        return self.certificate
 
     def table(self, by: str | None = None, metric: str = "loss") -> Table:
         """Each point's losses and metrics at the last step, mean ± standard error, and the choices.
@@ -459,6 +480,7 @@ _DATA_FIELDS = (
     "params",
     "status",
     "stop",
+    "certificate",
 )
 
 

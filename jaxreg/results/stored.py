@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxreg._tree import PyTree
 from jaxreg.grid import point_label
+from jaxreg.stationarity import Stationarity
 from jaxreg.storage import archive
 
 __all__ = ["read", "write"]
@@ -52,6 +53,8 @@ def read(path: str | os.PathLike, point: PyTree, params: PyTree) -> dict[str, An
         )
     templates = {"points": point, "params": params}
     fields = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
+    if (found := fields.get("certificate")) is not None:
+        fields["certificate"] = Stationarity(**{"leaves": {}, **found})
     for field in ("coords", "terms"):
         fields[field] = {name: fields[field][name] for name in header[field]}
     fields |= {name: header[name] for name in ("directions", "made_by")}

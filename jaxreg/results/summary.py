@@ -156,11 +156,16 @@ def table(result: Any, by: str | None = None, metric: str = "loss") -> Table:
         marks = [rule for rule, choice in made.items() if choice.index == k]
         row |= {"diverged": int(n_bad[k]), "lanes": lanes, "choice": tuple(marks)}
         text += [_status(status[k]), ", ".join(marks)]
+    if result.certificate is not None:
+        for row, text, (values, words) in zip(rows, texts, _certificates(result)):
+            row |= values
+            text.insert(-2, words)
     heads = [f"{split} {m}" for m in result.metrics for split in ("train", "valid")]
     return Table(
         title=_title(result) + (f"; the best for each {by}" if by else ""),
         columns=(
             *(Column(name) for name in (*result.coords, *heads)),
+            *[Column("stationarity")] * (result.certificate is not None),
             Column("status", "left"),
             Column("choice", "left"),
         ),
@@ -189,6 +194,16 @@ def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
             texts.append(plus_minus(middle, error))
     rows = [dict(zip(columns, values)) for values in zip(*(c.tolist() for c in columns.values()))]
     return rows, [list(text) for text in zip(*texts)]
+
+
+def _certificates(result: Any) -> Iterator[tuple[dict[str, float], str]]:
+    """The worst lane of every point, as values and as text."""
+    worst = lambda x: np.asarray(x, float).max((1, 2))
+    distances, shares = (worst(getattr(result.certificate, n)) for n in ("distance", "relative"))
+    for distance, share in zip(distances.tolist(), shares.tolist()):
+        values = {"stationarity": share, "stationarity distance": distance}
+        percent = f"{share:.1%}" if 5e-4 <= share < 10 else f"{share:.0e}"
+        yield values, f"{distance:.1e} ({percent})" if np.isfinite(share) else "-"
 
 
 def _coordinate(value: Any) -> str:
@@ -261,6 +276,8 @@ def _notes(result: Any, made: Mapping[str, Any], best: str) -> Iterator[str]:
     }
     if made:
         yield " ".join(words[rule] for rule in made)
+    if result.certificate is not None:
+        yield "stationarity: |grad L + dR| on the training rows, and that over |grad L|, of the worst lane."
     status, stop = np.asarray(result.status), result.stop
     if stop is not None and (status == Status.GIVEN_UP).any():
         at = sorted({int(np.asarray(result.time)[i]) for i in stop[status == Status.GIVEN_UP]})

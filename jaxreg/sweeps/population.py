@@ -26,7 +26,7 @@ from jaxreg.fit.batches import init_key, stream_key
 from jaxreg.grid import Grid
 from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
-from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Spec, programs
+from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Program, Spec, programs
 from jaxreg.sweeps.reader import Reader
 
 __all__ = ["Population"]
@@ -155,13 +155,8 @@ class Population:
         return self.table.log
 
     def _note(self, block: Block, states: PyTree, table: PyTree) -> None:
-        k, pair = block.lanes[..., 0], block.lanes[..., 1]
-        here = block.real & self.alive[k, pair]
-
-        def copy(to, x):
-            to[k[here], pair[here]] = x[here]
-
-        jax.tree.map(copy, table, to_host(states))
+        alive = self.alive[block.lanes[..., 0], block.lanes[..., 1]]
+        _copied(to_host(states), table, block.lanes, block.real & alive)
 
     def place(self) -> None:
         """Lay the running lanes out anew from the table."""
@@ -172,6 +167,24 @@ class Population:
         states = jax.tree.map(lambda x: x[at], self.table)
         placed = from_host(states, self._shapes, self._placement)
         return Block(lanes, real, self._bundles(lanes), placed)
+
+    def each(self, program: Program) -> PyTree:
+        """What `program(states, bundles, common)` says of every lane where it ended, leaves [K, P, ...]."""
+        self.fetch()
+        alive, self.alive = self.alive, np.ones_like(self.alive)
+        places = self._places(self.layout)
+        self.alive = alive
+
+        def asked(place: tuple[np.ndarray, np.ndarray]) -> PyTree:
+            block = self._block(*place)
+            return to_host(program(block.states, block.bundles, self._common))
+
+        found = list(self._pool.map(asked, places))
+        empty = lambda x: np.zeros((*alive.shape, *x.shape[2:]), x.dtype)
+        table = jax.tree.map(empty, found[0])
+        for (lanes, real), values in zip(places, found):
+            _copied(values, table, lanes, real)
+        return table
 
     # --- layout -----------------------------------------------------------------------------------
 
@@ -267,6 +280,16 @@ class _Turns:
             self._done[i] += 1
             self._busy[i] = False
             self._lock.notify_all()
+
+
+def _copied(values: PyTree, table: PyTree, lanes: np.ndarray, here: np.ndarray) -> None:
+    """Write what a block has of its lanes into the table, those that are `here` [B, c]."""
+    k, pair = lanes[here].T
+
+    def copy(to: np.ndarray, x: np.ndarray) -> None:
+        to[k, pair] = x[here]
+
+    jax.tree.map(copy, table, values)
 
 
 def _rounded(n_bundles: int, devices: int, everyone: bool) -> int:

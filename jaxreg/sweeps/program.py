@@ -29,7 +29,21 @@ from jaxreg.fit.splits import FoldTable
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import terms_in
 
-__all__ = ["Best", "Bundles", "Common", "LaneState", "Log", "Spec", "programs"]
+__all__ = [
+    "Best",
+    "Bundles",
+    "Common",
+    "LaneState",
+    "Log",
+    "Program",
+    "Spec",
+    "data_of",
+    "over_lanes",
+    "over_mesh",
+    "programs",
+    "stream_of",
+    "trainer_of",
+]
 
 
 class Log(NamedTuple):
@@ -165,20 +179,29 @@ class Programs(NamedTuple):
 def programs(spec: Spec) -> Programs:
     """The programs of a spec; the same ones, compiled already, when it comes again."""
     start, advance = (functools.partial(f, spec=spec) for f in (_start, _advance))
-    if spec.mesh is not None:
-        lanes, every = PartitionSpec("lanes"), PartitionSpec()
-        over = functools.partial(
-            jax.shard_map, mesh=spec.mesh, axis_names={"lanes"}, check_vma=False, out_specs=lanes
-        )
-        start = over(start, in_specs=(lanes, every))
-        advance = over(advance, in_specs=(lanes, lanes, every, every, every))
+    start, advance = over_mesh(start, spec, 1, 1), over_mesh(advance, spec, 2, 3)
     return Programs(
         Program(jax.jit(start)),
         Program(jax.jit(canonical_convolutions(advance), donate_argnums=(0,))),
     )
 
 
-def _over(f: Callable) -> Callable:
+def over_mesh(fn: Callable, spec: Spec, of_lanes: int, of_all: int) -> Callable:
+    """`fn` on every device of the mesh for the lanes that it has.
+
+    The first `of_lanes` arguments and the results lead with lanes, the other `of_all` every device has
+    whole.
+    """
+    if spec.mesh is None:
+        return fn
+    lanes, every = PartitionSpec("lanes"), PartitionSpec()
+    return jax.shard_map(
+        fn, mesh=spec.mesh, axis_names={"lanes"}, check_vma=False, out_specs=lanes,
+        in_specs=(*[lanes] * of_lanes, *[every] * of_all),
+    )  # fmt: skip
+
+
+def over_lanes(f: Callable) -> Callable:
     """Map over the bundles of a block, or the lanes of a bundle; a lone one runs bare, as a fit does."""
 
     def call(*trees):
@@ -189,13 +212,13 @@ def _over(f: Callable) -> Callable:
     return call
 
 
-def _at(common: Common, spec: Spec, bundle: Bundles) -> Callable[[PyTree], Trainer]:
+def trainer_of(common: Common, spec: Spec, bundle: Bundles) -> Callable[[PyTree], Trainer]:
     """Point -> trainer, with what was prepared for the fold of the bundle."""
     numbers = jax.tree.map(lambda x: x[bundle.fold], common.numbers)
     return lambda point: trainer_at("sweep", spec.trainer, point, numbers)
 
 
-def _data(common: Common, spec: Spec, bundle: Bundles) -> tuple:
+def data_of(common: Common, spec: Spec, bundle: Bundles) -> tuple:
     """All rows as the fold of the bundle has them."""
     if not spec.apart:
         return common.data
@@ -206,15 +229,15 @@ def _data(common: Common, spec: Spec, bundle: Bundles) -> tuple:
 
 def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
     def bundle(bundle: Bundles):
-        at = _at(common, spec, bundle)
+        at = trainer_of(common, spec, bundle)
 
         def lane(point):
             state = at(point).start(bundle.start_key)
             return LaneState(_sharded(state, spec), _no_best(state, spec), _no_log(common, spec))
 
-        return _over(lane)(bundle.points)
+        return over_lanes(lane)(bundle.points)
 
-    return _over(bundle)(bundles)
+    return over_lanes(bundle)(bundles)
 
 
 def _no_log(common: Common, spec: Spec) -> Log:
@@ -258,11 +281,11 @@ def _advance(
         # A sum and no search: the search is a loop of its own, which takes longer to compile.
         due = common.times[jnp.minimum(jnp.sum(common.times <= t), len(common.times) - 1)]
         n = jnp.maximum(jnp.minimum(jnp.minimum(last, due) - t, spec.ahead), 0)
-        states = _over(functools.partial(_run, common, spec, t, n))(states, bundles)
+        states = over_lanes(functools.partial(_run, common, spec, t, n))(states, bundles)
         t = t + n
         at = jnp.sum(common.times < t)
         # Only what an evaluation changes goes through the branch: a branch copies what it is given.
-        look = _over(functools.partial(_look, common, spec, at))
+        look = over_lanes(functools.partial(_look, common, spec, at))
         best, log = lax.cond(
             common.times[jnp.minimum(at, len(common.times) - 1)] == t,
             lambda: look(states, bundles),
@@ -277,13 +300,14 @@ def _advance(
 def _run(
     common: Common, spec: Spec, t: Array, n: Array, states: LaneState, bundle: Bundles
 ) -> LaneState:
-    at, data = _at(common, spec, bundle), _data(common, spec, bundle)
-    stream = _stream(common, spec, bundle)
+    at, data = trainer_of(common, spec, bundle), data_of(common, spec, bundle)
+    stream = stream_of(common, spec, bundle)
     run = lambda state, point: at(point).run(state, data, stream, t, n)
-    return states._replace(train=_over(run)(states.train, bundle.points))
+    return states._replace(train=over_lanes(run)(states.train, bundle.points))
 
 
-def _stream(common: Common, spec: Spec, bundle: Bundles) -> BatchStream | WindowStream:
+def stream_of(common: Common, spec: Spec, bundle: Bundles) -> BatchStream | WindowStream:
+    """What the lanes of the bundle are trained on step by step."""
     if common.window is not None:
         return WindowStream(common.window, bundle.stream_key, spec.ahead, _batch(spec))
     rows, count = common.folds.rows[bundle.fold], common.folds.count[bundle.fold]
@@ -310,8 +334,8 @@ def _batch(spec: Spec) -> Any:
 def _look(
     common: Common, spec: Spec, at: Array, states: LaneState, bundle: Bundles
 ) -> tuple[Best | None, Log]:
-    made = _at(common, spec, bundle)
-    states = _over(lambda s, point: s._replace(train=made(point).judged(s.train)))(
+    made = trainer_of(common, spec, bundle)
+    states = over_lanes(lambda s, point: s._replace(train=made(point).judged(s.train)))(
         states, bundle.points
     )
     judged, whole = _judge(common, spec, at, states, bundle, made)
@@ -319,7 +343,7 @@ def _look(
     def lane(state, point, whole):
         return _noted(state, point, judged(made(point), state.train) | whole, at, common.patience)
 
-    return _over(lane)(states, bundle.points, whole)
+    return over_lanes(lane)(states, bundle.points, whole)
 
 
 def _judge(
@@ -336,7 +360,7 @@ def _judge(
         stream = WindowStream(common.window, bundle.stream_key, spec.ahead)
         parts = stream.at(jnp.maximum(common.times[at] - 1, 0)), common.data
         return lambda trainer, state: judge.of_parts(trainer, state, parts, spec.ways), {}
-    data = _data(common, spec, bundle)
+    data = data_of(common, spec, bundle)
     weights = common.folds.times[bundle.fold].astype(float)
     if common.weights is not None:
         weights = weights * common.weights[:, None]
@@ -361,7 +385,7 @@ def _of_rows(
         of = lambda rows: jax.tree.map(lambda a: a[rows], data)
         parts = of(fold.rows[:train]), of(fold.valid[:valid])
         judged = lambda state, point: judge.of_rows(made(point), state.train, parts, spec.ways)
-        return _over(judged)(states, bundle.points)
+        return over_lanes(judged)(states, bundle.points)
 
     branches = [functools.partial(sized, *size) for size in spec.sizes]
     return branches[0]() if len(branches) == 1 else lax.switch(fold.kind, branches)

@@ -31,6 +31,8 @@ from jaxreg.fit.trainer import MakeTrainer, TrainState
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
+from jaxreg.stationarity import Stationarity
+from jaxreg.sweeps.certify import Certify, certificates, certify
 from jaxreg.sweeps.checkpoint import CheckpointStore
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
@@ -71,6 +73,7 @@ class _Options(NamedTuple):
     halving: Halving | None
     patience: int | None
     machine: Machine
+    stationarity: bool
 
 
 class _Job(NamedTuple):
@@ -81,6 +84,7 @@ class _Job(NamedTuple):
     agenda: Agenda
     experiment: dict[str, Any]
     directions: dict[str, str]
+    certify: Certify | None
     warnings: list[str]
 
 
@@ -105,6 +109,7 @@ def sweep(
     callbacks: Sequence[Callback] = (),
     machine: Machine | None = None,
     keep_params: bool = True,
+    stationarity: bool = False,
     progress: bool | None = None,
 ) -> SweepResult:
     """Train every point of the grid on every fold with every seed, in one compiled program.
@@ -144,6 +149,9 @@ def sweep(
       callbacks: `Callback` objects, such as `TensorBoard`; one that raises is switched off.
       machine: a `Machine` for what shall not be chosen: the chunk of lanes, the mesh of devices.
       keep_params: whether to return the final parameters of every lane.
+      stationarity: whether to say of every lane how far it ended from a stationary point of the loss on
+        its training rows and the penalties of its point: `result.stationarity()`, and a column of the
+        table. It costs a gradient over the training rows for each lane.
       progress: whether to show a progress bar; by default in terminals and notebooks only.
 
     Returns:
@@ -174,6 +182,7 @@ def sweep(
         count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
         _batch_size(batch_size, rows), count("sweep", "evals", evals), halving,
         None if patience is None else count("sweep", "patience", patience), machine or Machine(),
+        bool(stationarity),
     )  # fmt: skip
     calls = Callbacks(callbacks)
     check_machine(options.machine, options.batch_size or rows.stream_rows, len(grid))
@@ -187,7 +196,10 @@ def sweep(
             calls.start(outline)
             drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
             finished = drive.run()
-    result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by)
+            certificate = None
+            if finished and job.certify is not None:
+                certificate = certificates(population, job.certify)
+    result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by, certificate)
     calls.finish(result)
     left_out = [] if reader is None else reader.warnings()
     for text in (*job.warnings, *drive.warnings, *left_out, *calls.report()):
@@ -248,6 +260,7 @@ def _job(
         agenda,
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
+        certify(trainer, point, checked.state, rows, o.key, numbers) if o.stationarity else None,
         forgotten(checked)
         + lost_steps("sweep", trainer, grid.points, checked.state, init_key(o.key, 0), numbers),
     )
@@ -295,7 +308,12 @@ def _outline(population: Population, folds: int, options: _Options, rows: Rows) 
 
 
 def _result(
-    drive: Drive, splits: Splits, directions: dict[str, str], keep_params: bool, made_by: str
+    drive: Drive,
+    splits: Splits,
+    directions: dict[str, str],
+    keep_params: bool,
+    made_by: str,
+    certificate: Stationarity | None,
 ) -> SweepResult:
     """Everything in named axes."""
     population, times = drive.population, drive.agenda.times
@@ -320,6 +338,7 @@ def _result(
         repeats=splits.repeats,
         overlap=splits.overlap,
         made_by=made_by,
+        certificate=jax.tree.map(named, certificate),
     )
 
 
