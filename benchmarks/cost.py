@@ -14,6 +14,9 @@ the derivative of |x| at 0 taken as 0 and norms whose gradient is finite at 0. I
 count of steps that a schedule of the strength needs. The column "by formula" is the chain once more
 with the gradient itself written out by hand, which saves the factor 2 that comes from differentiating
 a square where XLA does not fold it; there the bytes must be equal, and the flops are for information.
+
+The same is counted where the parameters are an equinox module, which also holds a function, and where they
+are an nnx module.
 """
 
 from __future__ import annotations
@@ -23,10 +26,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from _common import Row, arguments, cross_entropy, emit, machine, mlp, refuse, show
+from flax import nnx
 from jax import Array
 
 import jaxreg as jr
@@ -94,11 +99,56 @@ PAIRS = {
 }
 
 
+# --- the parameters as they are held --------------------------------------------------------------
+
+
+class EqxLayer(eqx.Module):
+    kernel: Array
+    bias: Array
+    activation: Callable = jax.nn.relu
+
+
+class EqxNet(eqx.Module):
+    layers: list[EqxLayer]
+
+
+class NnxLayer(nnx.Module):
+    def __init__(self, kernel: Array, bias: Array):
+        self.kernel, self.bias = nnx.Param(kernel), nnx.Param(bias)
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, layers: dict):
+        self.layers = nnx.List([NnxLayer(**layer) for layer in layers.values()])
+
+
+HELD: dict[str, Callable[[dict], Any]] = {
+    "dict": lambda params: params,
+    "equinox": lambda params: eqx.filter(
+        EqxNet([EqxLayer(**layer) for layer in params.values()]), eqx.is_inexact_array
+    ),
+    "nnx": NnxNet,
+}
+
+
+def plain(params: Any) -> dict:
+    """The layers as a dict of arrays, however they are held."""
+    if isinstance(params, dict):
+        return params
+    layers = dict(enumerate(params.layers))
+    value = lambda x: x[...] if isinstance(x, nnx.Variable) else x
+    return {i: {"kernel": value(x.kernel), "bias": value(x.bias)} for i, x in layers.items()}
+
+
+def loss(params: Any, x: Array, y: Array) -> Array:
+    return cross_entropy(plain(params), x, y)
+
+
 # --- the step, ours and by hand: each takes (penalty or strengths, params, state, x, y) -----------
 
 
 def by_hand(value, params, strengths):
-    return sum(value(layer["kernel"], *strengths) for layer in params.values())
+    return sum(value(layer["kernel"], *strengths) for layer in plain(params).values())
 
 
 def update(optimizer, params, grads, state):
@@ -107,32 +157,32 @@ def update(optimizer, params, grads, state):
 
 
 def objective_ours(penalty, params, state, x, y):
-    value, grads = jax.value_and_grad(jr.penalized(cross_entropy))(params, penalty, x, y)
+    value, grads = jax.value_and_grad(jr.penalized(loss))(params, penalty, x, y)
     return update(optax.sgd(0.1), params, grads, state), value
 
 
 def objective_by_hand(pair, strengths, params, state, x, y):
     def objective(params):
-        return cross_entropy(params, x, y) + by_hand(pair.value, params, strengths)
+        return loss(params, x, y) + by_hand(pair.value, params, strengths)
 
     value, grads = jax.value_and_grad(objective)(params)
     return update(optax.sgd(0.1), params, grads, state), value
 
 
 def chain_ours(penalty, params, state, x, y):
-    grads = jax.grad(cross_entropy)(params, x, y)
+    grads = jax.grad(loss)(params, x, y)
     tx = optax.chain(jr.add_penalty_gradient(penalty), optax.adam(1e-3))
     return update(tx, params, grads, state)
 
 
 def chain_by_hand(pair, strengths, params, state, x, y):
-    grads = jax.grad(cross_entropy)(params, x, y)
+    grads = jax.grad(loss)(params, x, y)
     more = jax.grad(lambda p: by_hand(pair.value, p, strengths))(params)
     return _counted_adam(params, jax.tree.map(jnp.add, grads, more), state)
 
 
 def chain_by_formula(pair, strengths, params, state, x, y):
-    grads = jax.grad(cross_entropy)(params, x, y)
+    grads = jax.grad(loss)(params, x, y)
     for name, layer in params.items():
         grads[name]["kernel"] += pair.gradient(layer["kernel"], *strengths)
     return _counted_adam(params, grads, state)
@@ -163,9 +213,9 @@ def cost(step: Callable, *args: Any) -> dict[str, int]:
     return counts(jax.jit(step).lower(*args).compile().cost_analysis())
 
 
-def compare(name: str, coupling: str, sizes=SIZES, batch: int = BATCH) -> Row:
+def compare(name: str, coupling: str, sizes=SIZES, batch: int = BATCH, held: str = "dict") -> Row:
     """One row: the counts of ours and of by hand, and whether they are equal."""
-    pair, params = PAIRS[name], mlp(jax.random.key(0), sizes)
+    pair, params = PAIRS[name], HELD[held](mlp(jax.random.key(0), sizes))
     penalty = pair.penalty.on(jr.kernels)
     batch_of = jnp.ones((batch, sizes[0])), jnp.zeros(batch, jnp.int32)
     chain = optax.chain(jr.add_penalty_gradient(penalty), optax.adam(1e-3))
@@ -179,11 +229,12 @@ def compare(name: str, coupling: str, sizes=SIZES, batch: int = BATCH) -> Row:
     row = {
         "penalty": name,
         "coupling": coupling,
+        "held": held,
         "ours": ours,
         "by_hand": hand,
         "equal": ours == hand,
     }
-    if coupling == "chain":
+    if coupling == "chain" and held == "dict":
         row["by_formula"] = cost(functools.partial(chain_by_formula, pair), pair.strengths, *rest)
         row["equal"] &= ours["bytes accessed"] == row["by_formula"]["bytes accessed"]
     return row
@@ -192,11 +243,12 @@ def compare(name: str, coupling: str, sizes=SIZES, batch: int = BATCH) -> Row:
 def main() -> None:
     options = arguments(__doc__ or "").parse_args()
     sizes, batch = ((8, 6, 6, 3), 4) if options.smoke else (SIZES, BATCH)
-    rows = [compare(n, c, sizes, batch) for c in ("objective", "chain") for n in PAIRS]
+    couplings = ("objective", "chain")
+    rows = [compare(n, c, sizes, batch, held) for held in HELD for c in couplings for n in PAIRS]
     if not options.json:
         _table(rows)
     emit("cost", rows)
-    unequal = [f"{r['penalty']} ({r['coupling']})" for r in rows if not r["equal"]]
+    unequal = [f"{r['penalty']} ({r['coupling']}, {r['held']})" for r in rows if not r["equal"]]
     if unequal:
         refuse(f"XLA counts more or less than by hand for {', '.join(unequal)}.")
 
@@ -208,7 +260,7 @@ def _table(rows: list[Row]) -> None:
         share = ours["flops"] / formula["flops"] - 1 if formula else None
         last = "-" if share is None else f"{share:+.2%}"
         return [
-            f"{row['penalty']}, {row['coupling']}",
+            f"{row['penalty']}, {row['coupling']}, {row['held']}",
             *pairs,
             "yes" if row["equal"] else "NO",
             last,

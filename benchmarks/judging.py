@@ -67,7 +67,7 @@ def main() -> None:
     X, y = load_digits(return_X_y=True)
     rows = np.random.default_rng(0).permutation(len(X))[:100]
     data = jnp.asarray(X[rows] / 16, jnp.float32), jnp.asarray(y[rows], jnp.int32)
-    steps = 20 if args.smoke else 1000
+    steps = 20 if args.smoke else 300
     candidates = {
         "no metric": swept({}, data, steps),
         "by rows": swept({"wrong": wrong}, data, steps),

@@ -85,10 +85,13 @@ def fitted(value: Any, x: Any, owner: str, name: str, path: str) -> Array:
     shape = jnp.shape(x)
     fits = value.ndim == len(shape) and all(a in (1, b) for a, b in zip(value.shape, shape))
     if value.ndim and not fits:
+        ones = "".join([", None"] * (len(shape) - 1))
+        stack = value.ndim == 1 < len(shape) and value.shape[0] == shape[0]
+        layers = f" One for each layer of a stack is {name}[:{ones}]." if stack else ""
         raise ValueError(
             f"{owner}: `{name}` has shape {value.shape} on the leaf {path!r} of shape {shape}. "
             "Give a scalar, or an array of the leaf's rank that broadcasts to it; for a sweep over "
-            "many strengths vmap over the penalty, or use jaxreg.grid."
+            f"many strengths vmap over the penalty, or use jaxreg.grid.{layers}"
         )
     return value
 

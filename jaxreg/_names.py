@@ -16,7 +16,16 @@ import jax.numpy as jnp
 
 from jaxreg import _tree
 
-__all__ = ["Beside", "beside", "is_bias", "is_embedding", "is_kernel", "is_norm", "unnamed"]
+__all__ = [
+    "Beside",
+    "beside",
+    "is_bias",
+    "is_embedding",
+    "is_kernel",
+    "is_norm",
+    "stacks",
+    "unnamed",
+]
 
 _BIAS = re.compile(r"(?i)(.*_)?((offset|intercept)(_?\d+|_[a-z]{1,3})?|bias(es)?(\d+|_\w+)?)")
 # Factors of a product end in _b as well, and are matrices; so is the B of a state space model.
@@ -151,6 +160,42 @@ def is_embedding(path: str, leaf: Any, beside: Beside) -> bool:
     return bool(found) and is_kernel(path, leaf, beside)
 
 
-def unnamed(leaves: _tree.Leaves) -> list[str]:
-    """The paths of parameters of which only the rank says what they are."""
-    return [p for p, x in zip(leaves.paths, leaves.values) if _is_parameter(x) and _has_no_name(p)]
+def unnamed(leaves: _tree.Leaves) -> str:
+    """What to say of parameters of which only the rank says what they are; "" if there are none."""
+    each = zip(leaves.paths, leaves.values)
+    paths = [repr(p) for p, x in each if _is_parameter(x) and _has_no_name(p)]
+    if not paths:
+        return ""
+    shown = ", ".join(paths[:4]) + ", …" * (len(paths) > 4)
+    return (
+        f"{shown} {'have' if len(paths) > 1 else 'has'} no name, so a vector is taken for a bias and all "
+        "else for weights: a stack of biases [layers, n] too. Name the leaves in a dict, or select them by "
+        "their paths."
+    )
+
+
+def stacks(leaves: _tree.Leaves) -> list[int]:
+    """How many layers each leaf is a stack of, as for a scan over layers; 0 for a leaf that is none.
+
+    A part of the model is taken for a stack where all its parameters have the same number of entries along
+    their first axis and a bias or a scale among them, which has one axis in a layer, has two.
+    """
+    near = beside(leaves)
+    each = list(zip(leaves.paths, leaves.values, near))
+    shapes = [jnp.shape(x) if _tree.is_floating(x) else None for x in leaves.values]
+    offset = [is_bias(p, x, b) or is_norm(p, x, b) for p, x, b in each]
+    parts: dict[str, list[int]] = {}
+    for i, path in enumerate(leaves.paths):
+        keys = path.split("/")[:-1]
+        for n in range(len(keys) + 1):
+            if shapes[i] is not None:
+                parts.setdefault("/".join(keys[:n]), []).append(i)
+    found = [0] * len(shapes)
+    for members in parts.values():
+        of = [shapes[i] or () for i in members]
+        first = {s[0] if s else 0 for s in of}
+        telling = any(offset[i] and _rank(s) == len(s) == 2 for i, s in zip(members, of))
+        if len(first) == 1 and telling and any(len(s) > 2 for s in of):
+            for i in members:
+                found[i] = first.copy().pop()
+    return found

@@ -184,15 +184,8 @@ class _Rule(Selector):
 
 def _warn_unnamed(rule: str, leaves: _tree.Leaves) -> None:
     """Say where rank has to stand in for a name."""
-    unnamed = _names.unnamed(leaves)
-    if unnamed:
-        warnings.warn(
-            f"{rule}: {', '.join(map(repr, unnamed[:4]))}{', …' * (len(unnamed) > 4)} "
-            f"{'have' if len(unnamed) > 1 else 'has'} no name, so vectors are taken for biases and all "
-            "else for weights: a stack of biases [layers, n] too. Name the leaves in a dict, or say which "
-            "are meant by their paths, as in .on(jaxreg.path('0/*')).",
-            stacklevel=2,
-        )
+    if told := _names.unnamed(leaves):
+        warnings.warn(f"{rule}: {told}", stacklevel=2)
 
 
 # By name and not in the rule, so that a rule, and a penalty with it, is pickled.

@@ -43,6 +43,13 @@ def test_a_penalized_step_costs_what_it_costs_by_hand(name, coupling):
     assert row["ours"]["flops"] > 0
 
 
+@pytest.mark.parametrize("held", ["equinox", "nnx"])
+def test_a_module_costs_what_a_dict_costs(held):
+    row = cost.compare("l1", "chain", sizes=(8, 6, 3), batch=4, held=held)
+    assert row["equal"]
+    assert row["ours"] == cost.compare("l1", "chain", sizes=(8, 6, 3), batch=4)["ours"]
+
+
 @pytest.mark.parametrize("name", sorted(cost.PAIRS))
 def test_what_is_compared_is_the_same_function(name):
     pair = cost.PAIRS[name]

@@ -29,9 +29,11 @@ from jaxreg.fit.judge import find_ways
 from jaxreg.fit.prepare import prepared
 from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.source import Stream
-from jaxreg.fit.trainer import MakeTrainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer, TrainState, parts_of
+from jaxreg.objective import penalties_in
+from jaxreg.report import stack_warnings
 
-__all__ = ["fit", "forgotten"]
+__all__ = ["fit", "notes_on"]
 
 _REMEMBERED = 128
 _PROBED: set[tuple] = set()  # functions and structures whose loss was found to be a mean
@@ -117,7 +119,7 @@ def fit(
     data, numbers = ready.data, ready.of_fold(0)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
     checked = check("fit", trainer, point, batch, key, numbers)
-    notes = forgotten(checked)
+    notes = notes_on(checked, point)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, key, numbers))):
         alone = jax.tree.map(lambda x: jnp.asarray(x)[None], point)
         notes += lost_steps("fit", trainer, alone, checked.state, init_key(key, seed), numbers)
@@ -152,14 +154,16 @@ def _probe_once(
     _PROBED.add(asked)
 
 
-def forgotten(checked: Checked) -> list[str]:
-    """A warning for each term of the point whose strengths no update depends on."""
-    return [
+def notes_on(checked: Checked, point: PyTree) -> list[str]:
+    """What to warn of: terms whose strengths no update depends on, and groups across stacked layers."""
+    idle = [
         f"no update depends on the penalty {name}: it is in the point, and `trainer` makes an optimizer "
         "and a loss without it. Put it into the chain, as in optax.chain("
         "jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))."
         for name in checked.idle_terms
     ]
+    params, _ = parts_of(checked.state.params)
+    return idle + [t for p in penalties_in(point).values() for t in stack_warnings(p, params)]
 
 
 def _number(x: Any) -> Any:

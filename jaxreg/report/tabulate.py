@@ -8,6 +8,7 @@ share of 50 % means that data and penalty pull equally hard.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxreg import _tree, select
+from jaxreg import _names, _tree, select
 from jaxreg._check import shown, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Around, On, Penalty, Scaled
+from jaxreg.report.stacks import stack_warnings
 from jaxreg.report.table import Column, Table
 
 __all__ = ["tabulate"]
@@ -75,6 +77,14 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
         )
     leaves = _tree.flatten(params)
     losses = _loss_norms(leaves, grads)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* no name, so")  # it is a line of the table
+        return _table(penalty, params, grads, leaves, losses)
+
+
+def _table(
+    penalty: Penalty, params: PyTree, grads: PyTree | None, leaves: _tree.Leaves, losses: list
+) -> Table:
     # First of all, since the penalty names the leaf that does not suit it, and grad does not.
     value = float(penalty(params))
     hits = _all_hits(penalty, params)
@@ -96,6 +106,8 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
             *_leaf_warnings(leaves, hits),
             *_joint_warnings(penalty, params, hits),
             *_rounding_warnings(leaves, hits),
+            *filter(None, [_names.unnamed(leaves)]),
+            *stack_warnings(penalty, params, layers=True),
         ),
     )
 
@@ -232,12 +244,12 @@ def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iter
     weights = [p for p in missed if not offset[p]]
     offsets = [p for p in missed if offset[p]]
     if weights:
-        yield f"no term acts on {_names(weights)}."
+        yield f"no term acts on {_quoted(weights)}."
     if offsets:
-        yield f"no term acts on {_names(offsets)} (biases and norms, as is usual)."
+        yield f"no term acts on {_quoted(offsets)} (biases and norms, as is usual)."
     twice = {p: " and ".join(h.term.label for h in on) for p, on in on_path.items() if len(on) > 1}
     for terms, paths in _grouped(twice).items():
-        yield f"several terms act on {_names(paths)}: {terms}. Their gradients add."
+        yield f"several terms act on {_quoted(paths)}: {terms}. Their gradients add."
     careless = {
         (p, i): hit.term.label
         for p, on in on_path.items()
@@ -247,7 +259,7 @@ def _leaf_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> Iter
     for term, where in _grouped(careless).items():
         paths = list(dict.fromkeys(path for path, _ in where))
         yield (
-            f"{term} also acts on {_names(paths)} (biases and norms). To leave them "
+            f"{term} also acts on {_quoted(paths)} (biases and norms). To leave them "
             "out, restrict it with .on(jaxreg.kernels)."
         )
 
@@ -280,7 +292,7 @@ def _rounding_warnings(leaves: _tree.Leaves, hits: Sequence[Sequence[_Hit]]) -> 
     for term, keys in _grouped({key: term for key, (term, _) in felt.items()}).items():
         most = max(felt[key][1] for key in keys)
         yield (
-            f"steps of {term} are lost in rounding on {_names([path for path, _ in keys])} where the "
+            f"steps of {term} are lost in rounding on {_quoted([path for path, _ in keys])} where the "
             f"learning rate is below about {most:.2g}; jaxreg.compensated keeps them."
         )
 
@@ -299,6 +311,6 @@ def _grouped(labels: dict[Any, str]) -> dict[str, list[Any]]:
     return groups
 
 
-def _names(paths: Sequence[str], most: int = 8) -> str:
+def _quoted(paths: Sequence[str], most: int = 8) -> str:
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(repr(p) for p in paths[:most]) + more

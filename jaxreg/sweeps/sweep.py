@@ -24,7 +24,7 @@ from jaxreg.fit.batches import init_key
 from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import check_batch, check_key, count
 from jaxreg.fit.rounding import lost_steps
-from jaxreg.fit.single import forgotten
+from jaxreg.fit.single import notes_on
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
 from jaxreg.fit.trainer import MakeTrainer, TrainState
@@ -261,7 +261,7 @@ def _job(
         fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
         certify(trainer, point, checked.state, rows, o.key, numbers) if o.stationarity else None,
-        forgotten(checked)
+        notes_on(checked, point)
         + lost_steps("sweep", trainer, grid.points, checked.state, init_key(o.key, 0), numbers),
     )
 

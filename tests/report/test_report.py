@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -310,3 +311,10 @@ def test_a_setting_of_a_module_is_no_leaf_that_was_missed():
     net = eqx.nn.Sequential([eqx.nn.Linear(2, 1, key=jax.random.key(0)), eqx.nn.Dropout(0.5)])
     table = jr.tabulate(jr.l2(1.0).on(jr.kernels), net)
     assert not any("layers/1" in text for text in table.warnings)
+
+
+def test_where_leaves_have_no_names_the_table_says_what_it_took_them_for():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = jr.tabulate(jr.l2(1.0).on(jr.kernels), [(jnp.ones((2, 3)), jnp.ones(3))])
+    assert "'0/0', '0/1' have no name, so a vector is taken for a bias" in table.warnings[-1]
