@@ -136,13 +136,37 @@ def is_array(x: Any) -> bool:
 
 
 def aligned(updates: PyTree, params: PyTree) -> PyTree:
-    """`params` with None where `updates` have None: gradients of a module have none of its functions."""
+    """`params` with None where `updates` have None: gradients of a module have none of its functions.
+
+    Raises:
+      ValueError: a leaf of one is missing in the other, so that leaves would be taken for their neighbours.
+    """
     is_none = lambda x: x is None
     leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     if not any(map(is_none, leaves)):
+        of_updates, of_params = flatten(updates).paths, flatten(params).paths
+        if sorted(of_updates) != sorted(of_params):
+            _refuse_missing(of_updates, of_params)
         return params
-    parts = treedef.flatten_up_to(params)
+    try:
+        parts = treedef.flatten_up_to(params)
+    except ValueError:
+        _refuse_missing(flatten(updates).paths, flatten(params).paths)
+        raise
     return treedef.unflatten([None if u is None else p for u, p in zip(leaves, parts)])
+
+
+def _refuse_missing(of_updates: Sequence[str], of_params: Sequence[str]) -> None:
+    lacking = [p for p in of_params if p not in of_updates]
+    more = [p for p in of_updates if p not in of_params]
+    raise ValueError(
+        f"update: the gradients have the leaves {_shown(of_updates)} and the parameters "
+        f"{_shown(of_params)}: "
+        + (f"{lacking[0]!r} is missing in the gradients. " if lacking else "")
+        + (f"{more[0]!r} is missing in the parameters. " if more and not lacking else "")
+        + "Give both the same leaves, None for a leaf without a gradient; for a part of the parameters use "
+        "optax.masked or optax.partition."
+    )
 
 
 class Held:
@@ -219,6 +243,12 @@ def refuse_count(owner: str, tree: PyTree) -> None:
             'static_args=("penalty",), or inject the strength: optax.inject_hyperparams(lambda lam: '
             "jaxreg.add_penalty_gradient(jaxreg.l2(lam)))(lam=0.1)."
         )
+
+
+def shapes_of(tree: PyTree) -> PyTree:
+    """The shapes of a tree, where a leaf without entries has one: what is asked on shapes needs some."""
+    some = lambda x: jax.ShapeDtypeStruct(tuple(max(n, 1) for n in x.shape), x.dtype)
+    return jax.tree.map(some, jax.eval_shape(lambda tree: tree, tree))
 
 
 def is_floating(x: Any) -> bool:

@@ -30,6 +30,9 @@ from jaxreg.report.table import Column, Table
 
 __all__ = ["Grid", "grid", "map_grid", "points"]
 
+_MANY = 2000  # points, from which on they are made by one call if that is the same
+_COMPARED = 200  # points that are made one by one as well
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -198,7 +201,12 @@ def _built(owner: str, make: Any, rows: dict[str, tuple], columns: dict[str, np.
     _check_make(owner, make, tuple(rows))
     at = lambda row: make(**{name: v.item() for name, v in zip(rows, row)})
     every = list(zip(*rows.values()))
-    made = _stacked(owner, [at(row) for row in every], {n: np.array(v) for n, v in rows.items()})
+    coords = {n: np.array(v) for n, v in rows.items()}
+    stacked = _at_once(owner, make, coords, lambda k: at(every[k]))
+    if stacked is None:
+        made = _stacked(owner, [at(row) for row in every], coords)
+    else:
+        made = _grid(stacked, coords)
     for name, values in columns.items():
         if not _is_alive(name, values, made, at, every):
             raise ValueError(
@@ -208,6 +216,38 @@ def _built(owner: str, make: Any, rows: dict[str, tuple], columns: dict[str, np.
                 "it in the trainer; or leave the axis out."
             )
     return made
+
+
+def _at_once(
+    owner: str, make: Callable, coords: dict[str, np.ndarray], at: Callable[[int], PyTree]
+) -> PyTree | None:
+    """All points of a large grid by one call with arrays; None where that is another thing.
+
+    A function that looks at a number fails with an array, and one that mixes the points, as by their
+    maximum, shows at the points that are also made one by one.
+    """
+    n = len(next(iter(coords.values())))
+    if n < _MANY:
+        return None
+    try:
+        made = jax.tree.map(np.asarray, _checked(owner, make(**coords)))
+    except Exception:
+        return None
+    some = np.unique([0, n - 1, *np.random.default_rng(0).integers(n, size=_COMPARED)])
+    singles = [_checked(owner, at(int(k))) for k in some]
+    if {_structure(p) for p in singles} != {_structure(singles[0])}:
+        return None
+    if hash(jax.tree.structure(made)) != hash(jax.tree.structure(singles[0])):
+        return None
+    leaves = []
+    for x, *one in zip(*map(jax.tree.leaves, (made, *singles))):
+        if x.shape == one[0].shape:
+            x = np.broadcast_to(x, (n, *x.shape))
+        x = x.astype(one[0].dtype)
+        if x.shape != (n, *one[0].shape) or not np.array_equal(x[some], np.stack(one)):
+            return None
+        leaves.append(jnp.asarray(x))
+    return jax.tree.unflatten(jax.tree.structure(singles[0]), leaves)
 
 
 def _is_alive(name: str, values: np.ndarray, made: Grid, at: Callable, every: list[tuple]) -> bool:
@@ -251,16 +291,26 @@ def _check_make(owner: str, make: Any, names: tuple[str, ...]) -> None:
 
 def _stacked(owner: str, made: list[PyTree], coords: dict[str, np.ndarray]) -> Grid:
     made = [_checked(owner, point) for point in made]
-    # By hash and not by `!=`: jax calls the structures of two dataclasses with equal fields equal.
-    alike = lambda p: (jax.tree.structure(p), tuple(np.shape(x) for x in jax.tree.leaves(p)))
-    odd = [p for p in made if alike(p) not in {alike(made[0])}]
+    first = {_structure(made[0])}
+    odd = [p for p in made if _structure(p) not in first]
     if odd:
         raise ValueError(
             f"{owner}: the points have different structure; only numbers may depend on the axes, not "
             "selectors, the axes of a penalty, its number of terms or the shape of an array. Compare "
             f"{made[0]!r} and {odd[0]!r}."
         )
-    stacked = jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *made)
+    return _grid(jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *made), coords)
+
+
+def _structure(point: PyTree) -> tuple:
+    """What all points of a grid have in common; in sets, which look at the hash before they compare.
+
+    jax calls the structures of two dataclasses with equal fields equal.
+    """
+    return jax.tree.structure(point), tuple(np.shape(x) for x in jax.tree.leaves(point))
+
+
+def _grid(stacked: PyTree, coords: dict[str, np.ndarray]) -> Grid:
     values = tuple(jnp.asarray(c, float) for c in coords.values())
     return Grid(stacked, values, tuple(coords), _strengths(stacked, coords))
 

@@ -60,6 +60,22 @@ def test_a_lasso_under_every_clip_that_moves_at_all_ends_at_one_in_a_million(nor
     assert jr.stationarity(loss, w, REG, X32, Y32).relative < 2e-6
 
 
+def test_in_double_precision_the_certificate_of_a_clipped_lasso_is_zero_but_for_rounding():
+    with jax.enable_x64(True):
+        x, y = jnp.asarray(X), jnp.asarray(Y)
+        direction = optax.chain(optax.clip_by_global_norm(0.2), optax.scale_by_adam())
+        rate = lambda count: 0.02 * 0.999 ** jnp.maximum(count - 4000, 0)
+        tx = jr.proximal(direction, jr.l1(0.3), rate)
+
+        def step(carry, _):
+            w, state = carry
+            updates, state = tx.update(jax.grad(loss)(w, x, y), state, w)
+            return (optax.apply_updates(w, updates), state), None
+
+        w = jax.lax.scan(step, (jnp.zeros(8), tx.init(jnp.zeros(8))), None, 9000)[0][0]
+        assert jr.stationarity(loss, w, jr.l1(0.3), x, y).relative < 1e-10
+
+
 WRONG = {
     "a clip before the prox": (optax.chain(CLIP, jr.proximal(ADAM, REG, 0.02)), 6000),
     "a clip before the added gradient": (

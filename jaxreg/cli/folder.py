@@ -19,6 +19,21 @@ from jaxreg.storage.atomic import remove_directory
 __all__ = ["RunFolder"]
 
 
+_HOLDS = (
+    "already holds another run, which is left as it is. Choose a new folder, leave --out away for a free "
+    "one in runs/, or go on with a run that was cut off by --resume."
+)
+
+
+def _made(path: Path) -> bool:
+    """Whether a folder was made just now, and not by another process."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
+
+
 class RunFolder:
     """A folder of a run, and what it tells of how far the run has come.
 
@@ -41,22 +56,25 @@ class RunFolder:
         Without `out` it is the first free one of runs/DATA, runs/DATA-2, …
 
         Raises:
-          ValueError: `out` already holds files; they are left as they are.
+          ValueError: `out` already holds files, which are left as they are, or is no path. OSError: it
+            cannot be made or written.
         """
         if out is None:
             name = Path(settings.data).stem
             names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-            path = next(Path("runs") / n for n in names if not (Path("runs") / n).exists())
+            path = next(Path("runs") / n for n in names if _made(Path("runs") / n))
+        elif not out.strip():
+            raise ValueError("--out: got an empty path. Give a folder, or leave --out away.")
         else:
-            path = Path(out)
+            path = Path(out).expanduser()
             if path.is_file() or (path.is_dir() and any(path.iterdir())):
-                raise ValueError(
-                    f"--out: {out!r} already holds another run, which is left as it is. Choose a new "
-                    "folder, leave --out away for a free one in runs/, or go on with a run that was "
-                    "cut off by --resume."
-                )
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "settings.json").write_text(settings.to_json())
+                raise ValueError(f"--out: {out!r} {_HOLDS}")
+            path.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(path / "settings.json", "x", encoding="utf-8") as file:  # of two, one has it
+                file.write(settings.to_json())
+        except FileExistsError as error:
+            raise ValueError(f"--out: {str(path)!r} {_HOLDS}") from error
         return cls(path)
 
     @classmethod
@@ -66,7 +84,7 @@ class RunFolder:
         Raises:
           ValueError: it is none.
         """
-        path = Path(directory)
+        path = Path(directory).expanduser()
         if not (path / "settings.json").is_file():
             raise ValueError(
                 f"--resume: {directory!r} is no folder of a run: it has no settings.json. Give the "

@@ -78,7 +78,7 @@ def measure(
     if not any(touched):
         nothing = jnp.zeros(len(touched))
         return Metric(nothing, nothing, nothing, nothing)
-    shapes = jax.eval_shape(lambda tree: tree, params)
+    shapes = _tree.shapes_of(params)
     names: list[str] = []
 
     def ask(scan: Scan) -> tuple:

@@ -99,7 +99,7 @@ def where_seen(of: Callable[[Array], Array], source: Array) -> Array:
     The mean of a large leaf is that of every so many entries, which are read before `of` is applied: a sum
     over all of them would cost more than Adam itself, and so would a denominator that is stored.
     """
-    some = jnp.ravel(source)[:: -(-source.size // _ENOUGH)]
+    some = jnp.ravel(source)[:: max(1, -(-source.size // _ENOUGH))]
     count = jnp.sum((some != 0).astype(jnp.float32))
     mean = jnp.sum(jnp.where(some != 0, of(some), 0)) / jnp.maximum(count, 1)
     return jnp.where(source != 0, of(source), jnp.where(count > 0, mean, 1))

@@ -115,7 +115,7 @@ def bench(
     (strengths per coordinate, a centre), the leaves get their real shapes; with more than `most`
     numbers in all, what was raised goes on.
     """
-    shapes = jax.eval_shape(lambda tree: tree, params)
+    shapes = _tree.shapes_of(params)
     size = sum(x.size for x in jax.tree.leaves(shapes))
     try:
         small = lambda x: _stand_in(x, tuple(min(n, 2) for n in x.shape))

@@ -48,7 +48,7 @@ def check_direction(
         move at all; or gradients are accumulated, and the decay would not be.
     """
     refuse_wrappers(owner, direction, params)
-    shapes = jax.eval_shape(lambda tree: tree, params)
+    shapes = _tree.shapes_of(params)
 
     def ask(scan: Scan) -> Array:
         asked, state = probe.bench(direction, shapes, most=_MOST)
@@ -96,7 +96,7 @@ def check_coupling(
         where it rests; the message says how to write the chain.
     """
     _check_order(optimizer, params)
-    shapes = jax.eval_shape(lambda tree: tree, params)
+    shapes = _tree.shapes_of(params)
     try:
         grows = answered(lambda scan: _grows(optimizer, penalty, shapes, scan))
     except Exception:  # a guard must not stop what it does not understand
@@ -180,7 +180,7 @@ def _refuse_clip_before(tx: optax.GradientTransformation, params: PyTree) -> Non
         return
 
     def ask(scan: Scan) -> Array:
-        asked, state = probe.bench(tx, jax.eval_shape(lambda p: p, params), at=1.0, most=_MOST)
+        asked, state = probe.bench(tx, _tree.shapes_of(params), at=1.0, most=_MOST)
         sizes = jnp.asarray([0.0, 2.0**-20, 2.0**20])
         return scan(lambda c, g: (c, asked.ask(state, g, 1.0)[0]), None, sizes)[1]
 

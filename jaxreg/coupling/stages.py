@@ -142,7 +142,7 @@ class Direction:
         metric = stage.metric
         if stage.injected:
             touched = [True] * len(jax.tree.leaves(params))
-            metric = measure.measure(self.owner, tx, params, touched, states[0])
+            metric = measure.measure(self.owner, tx, _tree.shapes_of(params), touched, states[0])
         return metrics.steps(metric, states[1], params, 1.0)
 
     def known(self, params: PyTree, touched: Sequence[bool]) -> list[_Known]:
@@ -151,7 +151,7 @@ class Direction:
         Raises:
           ValueError: it has no metric, or the minus sign; see the module.
         """
-        shapes = jax.eval_shape(lambda tree: tree, params)
+        shapes = _tree.shapes_of(params)
         leaves, structure = jax.tree.flatten(shapes)
         key = structure, tuple((x.shape, x.dtype) for x in leaves), tuple(touched)
         if key not in self._known:

@@ -228,12 +228,17 @@ def count(owner: str, name: str, value: Any, least: int = 1) -> int:
     """A number of things as int, also if it is one of numpy's.
 
     Raises:
-      ValueError: it is no integer or below `least`.
+      ValueError: it is no integer, below `least`, or more than 32 bits hold.
     """
     number = _integer(value)
     if number is None or number < least:
         raise ValueError(
             f"{owner}: `{name}` must be an integer of at least {least}, got {value!r}."
+        )
+    if number >= 2**31:
+        raise ValueError(
+            f"{owner}: `{name}` must be below 2**31, as programs count in 32 bits, got {number}. Train in "
+            "several calls, each from where the last one ended."
         )
     return number
 

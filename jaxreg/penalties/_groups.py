@@ -56,9 +56,11 @@ def labels_of(owner: str, groups: Any, axis: int | None) -> Labels:
             f"{owner}: `groups` must be an array of integer labels, a list of index lists, or paths "
             f"of leaves, got {groups!r}."
         )
-    unused = np.setdiff1d(np.arange(values.max() + 1), values)
-    if values.min() < 0 or unused.size:
-        wrong = "is negative" if values.min() < 0 else f"leaves label {unused[0]} unused"
+    known = np.unique(values)
+    if known[0] < 0 or known[-1] >= len(known):
+        # Not by an array as long as the largest label, which may be any number.
+        unused = int(np.argmax(known != np.arange(len(known))))
+        wrong = "is negative" if known[0] < 0 else f"leaves label {unused} unused"
         raise ValueError(
             f"{owner}: `groups` as labels must count from 0 without a gap, and it {wrong}. "
             "numpy.unique(labels, return_inverse=True)[1] makes it so."

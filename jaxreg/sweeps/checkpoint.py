@@ -16,6 +16,7 @@ The directory::
     step-00000200.0001.npz         step 200, written by save number 1: the larger number is the newer
     step-00000300.0002.npz         `numpy.load` opens it; see `jaxreg.storage.archive`
     .step-00000400.0003.npz.….tmp  a save that was cut off; the next save sweeps it away
+    .lock                          held by the run that is at work here; see `jaxreg.storage.lock`
 
 With several processes (`jax.distributed`) one of them saves and any may restore: no call waits for
 another process. All must see the same directory, and must have restored before the first save.
@@ -29,8 +30,8 @@ import operator
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +40,11 @@ import jax
 from jaxreg._tree import PyTree
 from jaxreg.storage.archive import read_header, read_trees, write_archive
 from jaxreg.storage.atomic import new_file
+from jaxreg.storage.lock import LOCK, locked
 from jaxreg.storage.sealed import Damaged, json_text, read_sealed, sealed
 from jaxreg.storage.tree import StoredTree
 
-__all__ = ["CheckpointError", "CheckpointStore", "Restored"]
+__all__ = ["CheckpointError", "CheckpointStore", "Restored", "exclusive"]
 
 _KIND = "jaxreg.Checkpoint"
 _MARKER = "experiment.json"
@@ -108,22 +110,13 @@ class CheckpointStore:
     ):
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"CheckpointStore: `keep` must be an int >= 1, got {keep!r}.")
-        if "://" in os.fspath(directory):
-            raise ValueError(
-                f"CheckpointStore: `directory` must be a local or mounted path, got {directory}."
-            )
         self._keep = keep
         self._experiment = _as_json("experiment", experiment)
-        self._directory = Path(directory).expanduser().absolute()
+        self._directory = _path(directory)
         self._damaged: set[Path] = set()
-        try:
+        with _usable(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
             self._claim()
-        except OSError as error:
-            raise ValueError(
-                f"CheckpointStore: the directory {self._directory} cannot be used: "
-                f"{_reason(error)}. Give a directory that can be made and written."
-            ) from error
 
     def save(self, step: int, tree: PyTree, note: Mapping[str, Any] | None = None) -> None:
         """Write a step whole or not at all, then let the steps beyond `keep` go.
@@ -195,7 +188,7 @@ class CheckpointStore:
         step, serial, experiment = (header.get(name) for name in ("step", "serial", "experiment"))
         if (step, serial) != (save.step, save.serial):
             raise Damaged(f"it holds step {step} of save {serial}, so its name was changed")
-        if json_text(experiment) != json_text(self._experiment):
+        if not isinstance(experiment, dict) or _differences(self._experiment, experiment):
             raise Damaged("it belongs to another experiment")
         note, tree = header.get("note"), read_trees(save.path, header).get("state")
         if not isinstance(note, dict) or tree is None:
@@ -205,7 +198,7 @@ class CheckpointStore:
     def _claim(self) -> None:
         """Refuse a directory that is not ours; write the marker, which shows that we can."""
         owner = self._owner()
-        ours = lambda name: _STEP.fullmatch(name) or _LEFT_OVER.fullmatch(name)
+        ours = lambda name: name == LOCK or _STEP.fullmatch(name) or _LEFT_OVER.fullmatch(name)
         foreign = sorted(name for name in os.listdir(self._directory) if not ours(name))
         if owner is None and foreign:
             raise ValueError(
@@ -261,6 +254,39 @@ class CheckpointStore:
                 path.unlink()
 
 
+@contextmanager
+def exclusive(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a directory of checkpoints against every other run, from before it is claimed to the end.
+
+    Raises:
+      ValueError: another run is at work there, or it cannot be made or written.
+    """
+    path, held = _path(directory), ExitStack()
+    with _usable(path):
+        held.enter_context(locked("CheckpointStore", path))
+    with held:
+        yield
+
+
+def _path(directory: str | os.PathLike[str]) -> Path:
+    if not os.fspath(directory) or "://" in os.fspath(directory):
+        raise ValueError(
+            f"CheckpointStore: `directory` must be a local or mounted path, got {os.fspath(directory) or 'none'}."
+        )
+    return Path(directory).expanduser().absolute()
+
+
+@contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"CheckpointStore: the directory {directory} cannot be used: "
+            f"{_reason(error)}. Give a directory that can be made and written."
+        ) from error
+
+
 def _as_json(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     """`mapping` as JSON will give it back; a value that JSON cannot hold is named."""
     out = {}
@@ -276,7 +302,11 @@ def _as_json(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """Each entry that differs, in words."""
+    """Each entry that differs, in words; entries under names of a version count where both have them."""
+    here, there = (
+        {n: v for n, v in a.items() if n in b or " of jax " not in n}
+        for a, b in ((here, there), (there, here))
+    )
     both = [_difference(n, here[n], there[n]) for n in sorted(here.keys() & there.keys())]
     only_here = [f"{n} is {here[n]!r} here and absent there" for n in sorted(here.keys() - there)]
     only_there = [f"{n} is absent here and {there[n]!r} there" for n in sorted(there.keys() - here)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ import numpy as np
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
+from jaxreg.fit.check import trainer_at
 from jaxreg.fit.trainer import TrainState
 from jaxreg.grid import Grid, point_label
 from jaxreg.sweeps.drive import Agenda
@@ -24,8 +27,8 @@ def fingerprint(
 ) -> dict:
     """Name -> number or text; equal for runs that train the same lanes to the same numbers.
 
-    Of the user's functions only what they make is compared, the parameters' names and shapes: a
-    changed loss with the same parameters is not noticed.
+    The user's functions are compared by what they trace to, the start, the update and the evaluation, as
+    far as the same version of jax reads it: with another the texts differ, and are not compared.
     """
     params = _tree.flatten(start.params)
     coords = {
@@ -41,6 +44,8 @@ def fingerprint(
         "prepared": digest(common.numbers),
         "stream": digest(common.window),
         "key": digest(common.key),
+        "random numbers": str(jax.random.key_impl(common.key)),
+        "dtypes": sorted({str(x.dtype) for x in jax.tree.leaves((grid.points, start.params))}),
         "seeds": seeds,
         "steps": agenda.steps,
         "batch_size": spec.batch_size or 0,
@@ -52,7 +57,35 @@ def fingerprint(
         ],
         "optimizer": [f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(start.opt_state)],
         "metrics": sorted(name for name, _ in spec.ways if name != "loss"),
+        **_traces(spec, common, grid[0], start),
     }
+
+
+def _traces(spec: Spec, common: Common, point: PyTree, start: TrainState) -> dict[str, str]:
+    """What the user's functions compute, each by a hash of its trace and the arrays that are in it."""
+    numbers = jax.tree.map(lambda x: x[0], common.numbers)
+    batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape[1:]), a.dtype), common.data)
+    at = lambda point, numbers: trainer_at("sweep", spec.trainer, point, numbers)
+    asked = {
+        "init": (lambda p, n, key: at(p, n).start(key), (common.key,)),
+        "loss and optimizer": (
+            lambda p, n, state, batch, key: at(p, n).step(state, batch, key)[0],
+            (start, batch, common.key),
+        ),
+        "evaluation": (lambda p, n, state, batch: at(p, n).evaluate(state, batch), (start, batch)),
+    }
+    return {
+        f"{name} of jax {jax.__version__}": _trace(fn, point, numbers, *args)
+        for name, (fn, args) in asked.items()
+    }
+
+
+def _trace(fn: Callable, *args: Any) -> str:
+    closed = jax.make_jaxpr(fn)(*args)
+    text = re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr))  # addresses, which are of the process
+    found = hashlib.blake2b(text.encode(), digest_size=8)
+    found.update(digest(closed.consts).encode())
+    return found.hexdigest()
 
 
 def digest(tree: PyTree) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,10 +33,11 @@ from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
 from jaxreg.stationarity import Stationarity
 from jaxreg.sweeps.certify import Certify, certificates, certify
-from jaxreg.sweeps.checkpoint import CheckpointStore
+from jaxreg.sweeps.checkpoint import CheckpointStore, exclusive
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
 from jaxreg.sweeps.halving import Halving, stages
+from jaxreg.sweeps.machine.hosts import leads
 from jaxreg.sweeps.machine.layout import plan
 from jaxreg.sweeps.machine.machine import Machine, check_machine, default_mesh
 from jaxreg.sweeps.machine.widths import widest
@@ -82,7 +83,7 @@ class _Job(NamedTuple):
     population: Callable[[], Population]
     outline: Callable[[Population], Outline]
     agenda: Agenda
-    experiment: dict[str, Any]
+    experiment: Callable[[], dict[str, Any]]
     directions: dict[str, str]
     certify: Certify | None
     warnings: list[str]
@@ -189,8 +190,7 @@ def sweep(
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
     with _reading(rows.stream, options) as reader:
         job = _job(trainer, grid, rows, options, reader)
-        store = None if checkpoint is None else CheckpointStore(checkpoint, job.experiment)
-        with Progress(label, len(grid), steps, progress) as bar:
+        with _store(checkpoint, job) as store, Progress(label, len(grid), steps, progress) as bar:
             population = job.population()
             outline = job.outline(population)
             calls.start(outline)
@@ -207,6 +207,16 @@ def sweep(
     if not finished:
         raise Interrupted(_interruption(population.step, steps, checkpoint), result)
     return result
+
+
+@contextlib.contextmanager
+def _store(checkpoint: str | os.PathLike | None, job: _Job) -> Iterator[CheckpointStore | None]:
+    """The store of a sweep, which no other run can open meanwhile; of several processes one writes."""
+    if checkpoint is None:
+        yield None
+        return
+    with exclusive(checkpoint) if leads() else contextlib.nullcontext():
+        yield CheckpointStore(checkpoint, job.experiment())
 
 
 def _reading(stream: Stream | None, options: _Options) -> Any:
@@ -258,7 +268,7 @@ def _job(
         lambda: Population(spec, common, grid, o.seeds, n_pairs, layout, reader),
         lambda population: _outline(population, n_folds, o, rows),
         agenda,
-        fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
+        lambda: fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
         judge.directions(trainer_at("sweep", trainer, point)),
         certify(trainer, point, checked.state, rows, o.key, numbers) if o.stationarity else None,
         notes_on(checked, point)
@@ -317,7 +327,8 @@ def _result(
 ) -> SweepResult:
     """Everything in named axes."""
     population, times = drive.population, drive.agenda.times
-    named = lambda x: x.reshape(len(x), -1, population.seeds, *x.shape[2:])
+    pairs = (drive.status.shape[1] // population.seeds, population.seeds)
+    named = lambda x: x.reshape(len(x), *pairs, *x.shape[2:])
     table = jax.tree.map(named, population.table)
     curves: dict[str, np.ndarray] = table.log.metrics  # [K, fold, seed, time, 2]
     params = table.train.params if table.best is None else table.best.model[0]
