@@ -27,7 +27,9 @@ def canonical_convolutions(fn: Callable) -> Callable:
 
     @functools.wraps(fn)
     def call(*args: Any) -> Any:
-        closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
+        # A function of its own for each call: jax finds traces by the function, and keeps them with it.
+        fresh = lambda *args: fn(*args)
+        closed, shapes = jax.make_jaxpr(fresh, return_shape=True)(*args)
         rewrite = has_convolution(closed.jaxpr) and needs_rewrite()
         run = functools.partial(_run, closed) if rewrite else core.jaxpr_as_fun(closed)
         flat = run(*jax.tree.leaves(args))

@@ -21,16 +21,13 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
+from jaxreg.fit.kept import kept, recent
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
 
 __all__ = ["Checked", "check", "frozen", "trainer_at"]
 
-# How many functions and shapes are remembered: sweeps of the same kind come again and again.
-_REMEMBERED = 128
-# Functions and structures of points whose coupling was found right.
-_COUPLINGS_CHECKED: set[tuple] = set()
 _EXAMPLE = (
     "a function of the point that returns one, as in def trainer(reg): return jaxreg.Trainer(init, loss, "
     "optax.chain(jaxreg.add_penalty_gradient(reg), optax.adam(1e-3)))"
@@ -109,22 +106,21 @@ def check(
     """
     _check_kind(owner, trainer)
     # Traced first: what a factory keeps of its first point is then a tracer, which shows at the second.
-    checked = _traced(owner, trainer, *frozen((point, batch, key, numbers)))
+    checked = _traced(trainer, owner, *frozen((point, batch, key, numbers)))
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
         return checked
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
     params, _ = parts_of(checked.state.params)
     shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
     zeros = tuple(not np.any(np.asarray(x)) for x in jax.tree.leaves(point))
-    asked = (trainer, jax.tree.structure((point, params)), shapes, zeros)
-    if asked not in _COUPLINGS_CHECKED:
+    asked = (jax.tree.structure((point, params)), shapes, zeros)
+    right = recent(trainer, "couplings that were found right")
+    if asked not in right:
         found = penalties_in(point)
         if found:
             whole = functools.reduce(operator.add, found.values())
             check_coupling(trainer_at(owner, trainer, point).optimizer, whole, params)
-        if len(_COUPLINGS_CHECKED) >= _REMEMBERED:
-            _COUPLINGS_CHECKED.clear()
-        _COUPLINGS_CHECKED.add(asked)
+        right.put(asked, True)
     return checked
 
 
@@ -134,8 +130,8 @@ def frozen(tree: PyTree) -> tuple[Any, tuple]:
     return structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
 
 
-@functools.lru_cache(maxsize=_REMEMBERED)
-def _traced(owner: str, trainer: MakeTrainer, structure: Any, leaves: tuple) -> Checked:
+@kept
+def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> Checked:
     """What traces of start, update and evaluation tell."""
     point, batch, key, numbers = jax.tree.unflatten(structure, leaves)
     at = functools.partial(trainer_at, owner, trainer)

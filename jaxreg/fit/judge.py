@@ -26,6 +26,7 @@ from jaxreg import _tree
 from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
+from jaxreg.fit.kept import kept
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of, takes_weights
 
 __all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_parts", "of_rows"]
@@ -278,7 +279,11 @@ def _called_with(
     if len(jax.tree.leaves(rows)[0]) < 2 or not able:
         return {}
     given = asked.point, asked.numbers
-    found = [_call(asked.trainer, able, each, *given, state, rows) for state in _states(asked)]
+    found = []
+    for state in _states(asked):
+        args = (*given, state, rows)
+        program = _program(asked.trainer, able, each, jax.tree.structure(args))
+        found.append(program(*args))
     return {n: np.array([np.asarray(values[n], float) for values in found]) for n in able}
 
 
@@ -305,15 +310,20 @@ def _states(asked: _Asked) -> Iterator[TrainState]:
         yield TrainState(whole(jax.tree.map(drawn, part)), None, model_state)
 
 
-@functools.partial(quickly, static=(0, 1, 2))
-def _call(trainer, names, each, point, numbers, state, rows):
-    made = trainer_at("probe", trainer, point, numbers)
-    of = lambda name, part: _scalar(_function(made, name)(*made.model(state), *part))
-    together = {n: of(n, rows).reshape(1) for n in names}
-    if not each:
-        return together
-    one = jax.tree.map(lambda a: a[:, None], rows)
-    return {n: jnp.append(jax.vmap(functools.partial(of, n))(one), together[n]) for n in names}
+@kept
+def _program(trainer: MakeTrainer, names: tuple[str, ...], each: bool, _structure: Any) -> Callable:
+    """What calls the measures, for arguments of one structure."""
+
+    def call(point, numbers, state, rows):
+        made = trainer_at("probe", trainer, point, numbers)
+        of = lambda name, part: _scalar(_function(made, name)(*made.model(state), *part))
+        together = {n: of(n, rows).reshape(1) for n in names}
+        if not each:
+            return together
+        one = jax.tree.map(lambda a: a[:, None], rows)
+        return {n: jnp.append(jax.vmap(functools.partial(of, n))(one), together[n]) for n in names}
+
+    return quickly(call)
 
 
 def _takes_one_row(asked: _Asked, name: str, rows: tuple) -> bool:
@@ -322,7 +332,7 @@ def _takes_one_row(asked: _Asked, name: str, rows: tuple) -> bool:
     return _traced(asked.trainer, name, *frozen((asked.point, asked.numbers, row, asked.key)))
 
 
-@functools.lru_cache(maxsize=256)
+@kept
 def _traced(trainer: MakeTrainer, name: str, structure: Any, leaves: tuple) -> bool:
     def call(point, numbers, row, key):
         made = trainer_at("probe", trainer, point, numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from jaxreg.fit.intake import (
     row_numbers,
 )
 from jaxreg.fit.judge import find_ways
+from jaxreg.fit.kept import kept, recent
 from jaxreg.fit.prepare import prepared
 from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.source import Stream
@@ -34,9 +34,6 @@ from jaxreg.objective import penalties_in
 from jaxreg.report import stack_warnings
 
 __all__ = ["fit", "notes_on"]
-
-_REMEMBERED = 128
-_PROBED: set[tuple] = set()  # functions and structures whose loss was found to be a mean
 
 
 def fit(
@@ -128,9 +125,8 @@ def fit(
     weights = None if sample_weight is None else check_weights("fit", sample_weight, n)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, data, rows, key))):
         _probe_once(trainer, point, data, rows, key, numbers, weights is not None)
-    state = _fit(
-        trainer, point, data, rows, weights, numbers, key, fold, seed, steps, batch_size, segment
-    )
+    args = (point, data, rows, weights, numbers, key, fold, seed)
+    state = _program(trainer, steps, batch_size, segment, jax.tree.structure(args))(*args)
     return state._replace(params=_tree.released(state.params))
 
 
@@ -144,14 +140,13 @@ def _probe_once(
     weighted: bool,
 ) -> None:
     """Refuse a loss that is no mean; what was found right once is not asked again."""
-    asked = trainer, weighted, frozen((point, data, numbers))
-    if asked in _PROBED:
+    asked = weighted, frozen((point, data, numbers))
+    means = recent(trainer, "losses that were found to be means")
+    if asked in means:
         return
     mine = jax.tree.map(lambda a: np.asarray(a)[np.asarray(rows)], tuple(data))
     find_ways("fit", trainer, point, mine, key, weighted=weighted, metrics=False, numbers=numbers)
-    if len(_PROBED) >= _REMEMBERED:
-        _PROBED.clear()
-    _PROBED.add(asked)
+    means.put(asked, True)
 
 
 def notes_on(checked: Checked, point: PyTree) -> list[str]:
@@ -187,16 +182,25 @@ def _segment(steps: int, remat: int | None) -> int:
     return min(max(steps, 1), remat or math.isqrt(max(steps - 1, 0)) + 1)
 
 
-@functools.partial(jax.jit, static_argnames=("trainer", "steps", "batch_size", "segment"))
-def _fit(trainer, point, data, rows, weights, numbers, key, fold, seed, steps, batch_size, segment):
-    made = trainer_at("fit", trainer, point, numbers)
-    state = made.start(init_key(key, seed))
-    # Batches are drawn a segment at a time, so memory does not grow with the run's length.
-    stream = BatchStream(
-        rows, len(rows), stream_key(key, fold, seed), batch_size, segment, len(rows),
-        weights=normalized(weights, rows, len(rows)),
-    )  # fmt: skip
-    part = lambda n: jax.checkpoint(lambda state, first: made.run(state, data, stream, first, n))
-    whole, rest = divmod(steps, segment)
-    state = lax.fori_loop(0, whole, lambda b, s: part(segment)(s, b * segment), state)
-    return part(rest)(state, whole * segment) if rest else state
+@kept
+def _program(
+    trainer: MakeTrainer, steps: int, batch_size: int | None, segment: int, _structure: Any
+) -> Callable[..., TrainState]:
+    """What trains, for arguments of one structure."""
+
+    def run(point, data, rows, weights, numbers, key, fold, seed):
+        made = trainer_at("fit", trainer, point, numbers)
+        state = made.start(init_key(key, seed))
+        # Batches are drawn a segment at a time, so memory does not grow with the run's length.
+        stream = BatchStream(
+            rows, len(rows), stream_key(key, fold, seed), batch_size, segment, len(rows),
+            weights=normalized(weights, rows, len(rows)),
+        )  # fmt: skip
+        part = lambda n: jax.checkpoint(
+            lambda state, first: made.run(state, data, stream, first, n)
+        )
+        whole, rest = divmod(steps, segment)
+        state = lax.fori_loop(0, whole, lambda b, s: part(segment)(s, b * segment), state)
+        return part(rest)(state, whole * segment) if rest else state
+
+    return jax.jit(run)

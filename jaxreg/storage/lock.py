@@ -51,6 +51,7 @@ def locked(owner: str, directory: str | os.PathLike) -> Iterator[None]:
             yield
         finally:
             _HELD.discard(file)
+            _unlock(file)
 
 
 def _tell(file: IO) -> None:
@@ -95,6 +96,15 @@ def _lock_by_windows(file: IO) -> None:
     # A byte far behind the text, which others may then read.
     file.seek(2**30)
     msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _unlock(file: IO) -> None:
+    """Also where a child that was forked this moment has not let go of it yet; elsewhere closing does."""
+    if os.name == "posix":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 _lock: Callable[[IO], None] = _lock_by_windows if os.name == "nt" else _lock_by_posix

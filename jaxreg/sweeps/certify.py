@@ -15,6 +15,7 @@ from jaxreg._convolution import canonical_convolutions
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import trainer_at
+from jaxreg.fit.kept import kept
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty, Zero
@@ -115,13 +116,14 @@ def _refuse(why: str) -> None:
 
 def certificates(population: Population, asked: Certify) -> Stationarity:
     """The stationarity of every lane where it ended, leaves [K, P]."""
-    return population.each(_program(population.spec, asked))
+    return population.each(_program(population.spec.trainer, population.spec, asked))
 
 
-@functools.lru_cache(maxsize=32)
-def _program(spec: Spec, asked: Certify) -> Program:
-    found = over_mesh(functools.partial(_certify, spec=spec, asked=asked), spec, 2, 1)
-    return Program(jax.jit(canonical_convolutions(found)))
+@kept
+def _program(trainer: MakeTrainer, spec: Spec, asked: Certify) -> Program:
+    del trainer  # it is in the spec, and keeps what is made
+    found = over_mesh(lambda *args: _certify(*args, spec=spec, asked=asked), spec, 2, 1)
+    return Program(canonical_convolutions(found))
 
 
 def _certify(

@@ -271,7 +271,8 @@ def exclusive(directory: str | os.PathLike[str]) -> Iterator[None]:
 def _path(directory: str | os.PathLike[str]) -> Path:
     if not os.fspath(directory) or "://" in os.fspath(directory):
         raise ValueError(
-            f"CheckpointStore: `directory` must be a local or mounted path, got {os.fspath(directory) or 'none'}."
+            "CheckpointStore: `directory` must be a local or mounted path, got "
+            f"{os.fspath(directory) or 'none'}."
         )
     return Path(directory).expanduser().absolute()
 

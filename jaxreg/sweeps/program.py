@@ -25,6 +25,7 @@ from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.batches import BatchStream, WindowStream, normalized
 from jaxreg.fit.check import trainer_at
+from jaxreg.fit.kept import Recent, kept
 from jaxreg.fit.splits import FoldTable
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import terms_in
@@ -113,6 +114,9 @@ class Spec:
     shard_params: Callable[[str, Any], PartitionSpec] | None
 
 
+_MOST = 16  # shapes and structures for which a program is kept
+
+
 class Executable(NamedTuple):
     """A compiled program, and what was asked of it once: the answers take as long as a short sweep."""
 
@@ -123,32 +127,33 @@ class Executable(NamedTuple):
 
 
 class Program:
-    """A jitted function, compiled ahead for every shape of its arguments.
+    """A function that is jitted and compiled ahead for every shape of its arguments.
 
     Ahead, because the memory a program takes is asked before it runs, and because several threads
-    share it.
+    share it. What was compiled longest ago is let go, and with it all that jax remembers of it.
     """
 
-    def __init__(self, fn: Any):
-        self._fn = fn
-        self._compiled: dict[Any, Executable] = {}
+    def __init__(self, fn: Callable, donated: tuple[int, ...] = ()):
+        self._fn, self._donated = fn, donated
+        self._compiled = Recent(_MOST)
 
     def compiled(self, *args: Any) -> Executable:
         """The program for arguments like these: arrays, or `jax.ShapeDtypeStruct`."""
         leaves, treedef = jax.tree.flatten(args)
         key = treedef, tuple((x.shape, x.dtype, _placement(x)) for x in leaves)
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(args)
-        return self._compiled[key]
+        found = self._compiled.get(key)
+        return found or self._compiled.put(key, self._compile(args))
 
     def _compile(self, args: tuple) -> Executable:
         began = time.perf_counter()
-        program = self._fn.lower(*args).compile()
+        # A function of its own for each, by which jax finds its traces.
+        fn = jax.jit(lambda *args: self._fn(*args), donate_argnums=self._donated)
+        program = fn.lower(*args).compile()
         seconds = time.perf_counter() - began
         placed = lambda x, place: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=place if isinstance(place, NamedSharding) else None
         )
-        shapes = jax.tree.map(placed, jax.eval_shape(self._fn, *args), program.output_shardings)
+        shapes = jax.tree.map(placed, jax.eval_shape(fn, *args), program.output_shardings)
         memory = program.memory_analysis()
         return Executable(program, shapes, memory.temp_size_in_bytes if memory else 0, seconds)
 
@@ -175,15 +180,18 @@ class Programs(NamedTuple):
     advance: Program
 
 
-@functools.lru_cache(maxsize=32)
 def programs(spec: Spec) -> Programs:
     """The programs of a spec; the same ones, compiled already, when it comes again."""
-    start, advance = (functools.partial(f, spec=spec) for f in (_start, _advance))
-    start, advance = over_mesh(start, spec, 1, 1), over_mesh(advance, spec, 2, 3)
-    return Programs(
-        Program(jax.jit(start)),
-        Program(jax.jit(canonical_convolutions(advance), donate_argnums=(0,))),
-    )
+    return _programs(spec.trainer, spec)
+
+
+@kept
+def _programs(trainer: MakeTrainer, spec: Spec) -> Programs:
+    del trainer  # it is in the spec, and keeps what is made
+    # No functools.partial: jax keeps the signature of what it compiles, and the spec would stand in it.
+    start = over_mesh(lambda *args: _start(*args, spec=spec), spec, 1, 1)
+    advance = over_mesh(lambda *args: _advance(*args, spec=spec), spec, 2, 3)
+    return Programs(Program(start), Program(canonical_convolutions(advance), donated=(0,)))
 
 
 def over_mesh(fn: Callable, spec: Spec, of_lanes: int, of_all: int) -> Callable:

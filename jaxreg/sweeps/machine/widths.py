@@ -10,7 +10,6 @@ measured up to 1.7 times slower.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -19,6 +18,7 @@ from jax import Array
 from jaxreg._convolution import has_convolution
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
+from jaxreg.fit.kept import kept
 from jaxreg.fit.trainer import MakeTrainer, TrainState, parts_of
 
 __all__ = ["widest"]
@@ -47,7 +47,7 @@ def widest(
     return _widest(trainer, *frozen((point, start, batch, key, numbers)))
 
 
-@functools.lru_cache(maxsize=256)
+@kept
 def _widest(trainer: MakeTrainer, structure: Any, leaves: tuple) -> int:
     point, state, batch, key, numbers = jax.tree.unflatten(structure, leaves)
 
