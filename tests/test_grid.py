@@ -2,6 +2,8 @@
 
 import dataclasses
 import pickle
+import sys
+import time
 from typing import NamedTuple
 
 import jax
@@ -240,3 +242,46 @@ def test_map_grid_compiles_once_for_every_grid_and_argument():
 def test_bad_grids(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+# --- many points ------------------------------------------------------------------------------------
+
+MAKES = {
+    "penalty": lambda lam: jr.l2(lam).on(jr.kernels),
+    "dict": lambda lam: {"reg": jr.elastic_net(lam, l1_ratio=0.3), "lr": lam / 10, "n": 3},
+    "arithmetic": lambda lam: jr.l1(2 * lam**2) + jr.l2(np.sqrt(lam)),
+    "an array": lambda lam: {"w": jnp.array([1.0, 2.0]) * lam, "lam": lam},
+    "a branch": lambda lam: jr.l2(lam if lam > 0.5 else 0.0),
+    "Python's own functions": lambda lam: jr.l2(max(lam, 0.5)),
+    "the maximum of all": lambda lam: jr.l2(lam / np.max(lam)) + jr.l1(lam),
+}
+
+
+@pytest.mark.parametrize("name", MAKES)
+def test_many_points_are_those_that_are_made_one_by_one(name, monkeypatch):
+    lams = np.linspace(0.01, 1.0, 2500)
+    fast = jr.grid(MAKES[name], lam=lams)
+    monkeypatch.setattr(sys.modules["jaxreg.grid"], "_MANY", 10**9)
+    slow = jr.grid(MAKES[name], lam=lams)
+    assert hash(jax.tree.structure(fast)) == hash(jax.tree.structure(slow))
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow)):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    assert fast.strengths == slow.strengths
+    assert repr(fast) == repr(slow)
+
+
+def test_bad_numbers_among_many_points_are_refused_as_among_few():
+    lams = np.linspace(-1.0, 1.0, 3000)
+    with pytest.raises(ValueError, match="l2: `lam` must be"):
+        jr.grid(jr.l2, lam=lams)
+    with pytest.raises(ValueError, match="the axis `lr` changes no number"):
+        jr.grid(lambda lam, lr: jr.l2(lam), lam=lams[1600:], lr=[0.1, 0.2])
+
+
+def test_a_hundred_thousand_points_take_a_second():
+    began = time.perf_counter()
+    made = jr.grid(jr.l2, lam=np.linspace(0.01, 1, 100_000))
+    assert len(made) == 100_000
+    assert made[99_999].lam == 1.0
+    assert time.perf_counter() - began < 5.0  # 0.4 s where nothing else runs

@@ -85,3 +85,49 @@ def test_tables_ledgers_and_gradients_of_modules():
     np.testing.assert_allclose(
         grads.layers[0].weight, 0.1 * jnp.sign(MLP.layers[0].weight), rtol=1e-6
     )
+
+
+# --- gradients and leaves that are not as usual -----------------------------------------------------
+
+EVERY = {
+    **COUPLINGS,
+    "compensated": lambda reg: jr.compensated(optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("coupling", EVERY)
+def test_gradients_that_lack_a_leaf_do_not_shift_to_the_next(coupling):
+    params = {"b": jnp.full(3, 100.0), "w": jnp.ones((4, 3))}
+    tx = EVERY[coupling](jr.l1(0.1))
+    state = tx.init(params)
+    for grads in ({"w": jnp.zeros((4, 3))}, {"b": jnp.zeros(3), "v": jnp.zeros((4, 3))}):
+        with pytest.raises(ValueError, match=r"'[bw]' is missing in the gradients.*optax.masked"):
+            tx.update(grads, state, params)
+    with pytest.raises(ValueError, match=r"'x' is missing in the parameters"):
+        tx.update(params | {"x": jnp.zeros(1)}, state, params)
+
+
+@pytest.mark.parametrize("coupling", EVERY)
+@pytest.mark.parametrize(
+    "direction",
+    [optax.identity(), optax.scale_by_adam(), optax.scale_by_sign()],
+    ids=["sgd", "adam", "sign"],
+)
+def test_a_leaf_without_entries_is_carried_along(coupling, direction):
+    make = {
+        "added": lambda reg: optax.chain(jr.add_penalty_gradient(reg), direction),
+        "decoupled": lambda reg: jr.decoupled(direction, reg, 0.5),
+        "proximal": lambda reg: jr.proximal(direction, reg, 0.5),
+        "averaged": lambda reg: jr.averaged(jr.proximal(direction, reg, 0.5)),
+        "compensated": lambda reg: jr.compensated(jr.decoupled(direction, reg, 0.5)),
+    }[coupling]
+    params = {"w": jnp.ones(3), "e": jnp.zeros((0, 4))}
+    alone = {"w": params["w"]}
+    tx, one = make(jr.l1(0.1)), make(jr.l1(0.1))
+    state, state_alone = tx.init(params), one.init(alone)
+    for _ in range(2):
+        grads = jax.tree.map(lambda x: 0.5 * jnp.ones_like(x), params)
+        updates, state = tx.update(grads, state, params)
+        want, state_alone = one.update({"w": grads["w"]}, state_alone, alone)
+        np.testing.assert_allclose(updates["w"], want["w"], rtol=1e-6)
+        assert updates["e"].shape == (0, 4)

@@ -383,6 +383,8 @@ BY_GROUP = {n: functools.partial(getattr(jr, n), 1.0) for n in EDGES}
         ([[0], 1], TypeError, r"`groups`\[1\] is 1; give a list of integer indices"),
         ([0, 2, 0], ValueError, r"must count from 0 without a gap, and it leaves label 1 unused\. numpy\.unique"),
         ([0, -1], ValueError, r"must count from 0 without a gap, and it is negative"),
+        # Any number, and no memory is taken for it.
+        ([0, 1, 10**12], ValueError, r"must count from 0 without a gap, and it leaves label 2 unused"),
         ([0.5, 1.0], TypeError, r"`groups` must be an array of integer labels, a list of index lists"),
         ([], TypeError, r"`groups` must be an array of integer labels.*got \[\]"),
         (3.0, TypeError, r"`groups` must be an array of integer labels.*got 3\.0"),

@@ -3,7 +3,9 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.model_selection import KFold
 from support.toy import DATA, KEY_SEED, LAMS, TRACES, N, X, Y, make, predict, run, trainer
@@ -187,3 +189,29 @@ def test_progress_is_quiet_off_a_terminal_and_speaks_when_asked(capsys):
     assert capsys.readouterr().err == ""
     run(steps=2, evals=1, progress=True)
     assert "5 points x 3 folds x 2 seeds" in capsys.readouterr().err
+
+
+def test_a_leaf_without_entries_comes_through_to_the_result(tmp_path):
+    def trainer(reg):
+        init = lambda key: {"w": jnp.zeros(3), "none": jnp.zeros((0, 4))}
+        of = lambda p, x, y: jnp.mean((x @ p["w"] - y) ** 2)
+        return jr.Trainer(init, of, jr.proximal(optax.scale_by_adam(), reg, 0.1))
+
+    rows = jax.random.normal(jax.random.key(0), (12, 3))
+    result = jr.sweep(
+        trainer, jr.grid(jr.l1, lam=[0.1, 0.2]), (rows, rows[:, 0]), folds=3, steps=4,
+        key=jax.random.key(1), checkpoint=tmp_path / "run",
+    )  # fmt: skip
+    assert result.params["none"].shape == (2, 3, 1, 0, 4)
+    read = jr.SweepResult.load(result.save(tmp_path / "result"))
+    assert read.params["none"].shape == (2, 3, 1, 0, 4)
+
+
+@pytest.mark.parametrize("name", ["steps", "seeds", "evals", "patience"])
+def test_more_than_32_bits_count_is_refused(name):
+    options = {"steps": 2, "key": jax.random.key(0), "folds": 2} | {name: 2**31}
+    trainer = lambda reg: jr.Trainer(
+        lambda key: jnp.zeros(2), lambda w, x: jnp.mean((x - w) ** 2), optax.sgd(0.1)
+    )
+    with pytest.raises(ValueError, match=f"sweep: `{name}` must be below 2.*31, as programs count"):
+        jr.sweep(trainer, jr.grid(jr.l2, lam=[0.1]), (jnp.ones((4, 2)),), **options)
