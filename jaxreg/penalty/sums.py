@@ -51,9 +51,13 @@ class Sum(Penalty):
         for i, q in enumerate(quadratics):
             if q is not None:
                 s = fitted(steps[i], values[i], "prox", "step", leaves.paths[i])
-                grow = 1 + s * q.mu
-                values[i] = (upcast(values[i]) + s * q.mu * q.center) / grow
-                steps[i] = s / grow
+                pull = s * q.mu
+                grow = 1 + pull
+                share = jnp.where(jnp.isinf(pull), 1, pull / grow)
+                values[i] = upcast(values[i]) / grow + share * q.center
+                # Not 0, or another term's infinite strength would make it NaN.
+                least = jnp.finfo(grow.dtype).tiny
+                steps[i] = jnp.where(jnp.isinf(pull), least, s / grow)
         for i, bounded in enumerate(self._bounded(params, others)):
             values[i] = jnp.maximum(values[i], 0) if bounded else values[i]
         params_now = leaves.rebuild(values)

@@ -62,7 +62,8 @@ def total_variation(
     # Only ratios of steps count. A step of 0 holds its entry: so stiff that only rounding moves it.
     stiff = jnp.broadcast_to(1 / jnp.maximum(step / scale, jnp.finfo(y.dtype).eps / 8), x.shape)
     edges = (*x.shape[:axis], x.shape[axis] - 1, *x.shape[axis + 1 :])
-    t = jnp.broadcast_to(t * scale, edges)
+    # Far beyond what joins all entries, and small enough that no sum of them overflows.
+    t = jnp.broadcast_to(jnp.minimum(t * scale, jnp.finfo(y.dtype).max ** 0.5), edges)
     z = along(_line, axis, y, stiff, t)
     return jnp.where(step > 0, z, y).astype(x.dtype)
 

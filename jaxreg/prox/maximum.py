@@ -87,6 +87,9 @@ def exclusive(x: ArrayLike, threshold: ArrayLike, axis: Axes = None) -> Array:
     """
     x = floating("exclusive", x)
     y, t = wide(x), wide(threshold)
+    # What is left of an entry, |y| / (1 + t) at most, is then below the last bit that the sum can tell.
+    gone = t * jnp.finfo(y.dtype).eps > 1
+    y, t = jnp.where(gone, 0 * y, y), jnp.where(gone, 1, t)
     norm = waterline(jnp.abs(y), t, 0.0, 1.0, axis)
     return soft_threshold(y, t * spread(norm, axis, y)).astype(x.dtype)
 

@@ -254,6 +254,8 @@ def l1_minus_l2(x: ArrayLike, threshold: ArrayLike, l2_ratio: ArrayLike = 1.0) -
     if x.size == 0:
         return x
     t, ratio = jnp.asarray(threshold), jnp.asarray(l2_ratio)
+    # Finite, since it is multiplied by 1 - ratio, which may be 0.
+    t = jnp.minimum(t, jnp.finfo(jnp.result_type(t, float)).max)
     # That it is not 0 says that an entry exceeds the threshold, without a pass for the largest.
     norm = scaled_norm(x, None, t)
 
