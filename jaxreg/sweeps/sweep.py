@@ -188,7 +188,7 @@ def sweep(
     calls = Callbacks(callbacks)
     check_machine(options.machine, options.batch_size or rows.stream_rows, len(grid))
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
-    with _reading(rows.stream, options) as reader:
+    with _reading(rows.stream, options, len(grid) * options.seeds) as reader:
         job = _job(trainer, grid, rows, options, reader)
         with _store(checkpoint, job) as store, Progress(label, len(grid), steps, progress) as bar:
             population = job.population()
@@ -219,11 +219,11 @@ def _store(checkpoint: str | os.PathLike | None, job: _Job) -> Iterator[Checkpoi
         yield CheckpointStore(checkpoint, job.experiment())
 
 
-def _reading(stream: Stream | None, options: _Options) -> Any:
+def _reading(stream: Stream | None, options: _Options, lanes: int) -> Any:
     """The reader of a stream while the sweep runs."""
     if stream is None:
         return contextlib.nullcontext()
-    alone = (options.machine.mesh or default_mesh()) is None
+    alone = (options.machine.mesh or default_mesh(lanes)) is None
     return contextlib.closing(Reader(stream, options.steps, alone))
 
 
@@ -232,7 +232,9 @@ def _job(
 ) -> _Job:
     """Everything that can be refused is refused here."""
     o, splits = options, rows.splits
-    mesh = o.machine.mesh or default_mesh()
+    n_folds = len(splits.table.count)
+    n_pairs = n_folds * o.seeds
+    mesh = o.machine.mesh or default_mesh(len(grid) * n_pairs)
     padded = o.batch_size is None and not splits.equal
     # The last point: the first may have λ = 0, in which no coupling shows.
     point = grid[len(grid) - 1]
@@ -243,8 +245,6 @@ def _job(
     checked = check("sweep", trainer, point, batch, o.key, numbers)
     _refuse_idle(checked, grid)
     agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
-    n_folds = len(splits.table.count)
-    n_pairs = n_folds * o.seeds
     lanes = widest(trainer, point, checked.state, batch, o.key, numbers)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
     ways = judge.find_ways(

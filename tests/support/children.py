@@ -20,6 +20,7 @@ def mesh() -> dict:
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
     import jax
     import numpy as np
+    import optax
     from jax.sharding import AxisType, PartitionSpec
 
     import jaxreg as jr
@@ -73,9 +74,23 @@ def mesh() -> dict:
         "data": told(run(machine=jr.Machine(mesh=grid_of(lanes=4, data=2)))),
         "model": told(run(machine=jr.Machine(mesh=grid_of(lanes=4, model=2), shard_params=spec))),
         "halving": told(run(halving=jr.Halving(0.5, 2))),
+        "few lanes": told(run(few, folds=2, seeds=1)),
     }
+    out["few lanes on one"] = told(
+        run(few, folds=2, seeds=1, machine=jr.Machine(mesh=grid_of(lanes=1)))
+    )
+    rows = [jax.device_put(np.ones((6, 2), np.float32), d) for d in jax.devices()[1:3]]
+    of = lambda reg: jr.Trainer(
+        lambda key: jax.numpy.zeros(2),
+        lambda w, a, b: ((a @ w) ** 2 + b[:, 0]).mean(),
+        optax.sgd(0.1),
+    )
+    apart = jr.fit(of, {}, tuple(rows), steps=1, key=jax.random.key(0)).params
+    out["rows on two devices"] = np.asarray(apart).tolist()
     for name, call in {
-        "fewer lanes": lambda: run(few, folds=2, seeds=1),
+        "fewer lanes": lambda: run(
+            few, folds=2, seeds=1, machine=jr.Machine(mesh=grid_of(lanes=8))
+        ),
         "data does not divide": lambda: run(machine=jr.Machine(mesh=grid_of(lanes=2, data=3))),
     }.items():
         try:

@@ -68,11 +68,15 @@ def check_machine(machine: Any, batch_size: int | None, n_points: int) -> None:
         )
 
 
-def default_mesh() -> Mesh | None:
-    """All devices of the run along the axis `lanes`; None if there is only one."""
-    if jax.device_count() == 1:
+def default_mesh(lanes: int) -> Mesh | None:
+    """The devices of the run along the axis `lanes`, at most one for each lane; None for one alone.
+
+    Several processes must have a part each, so their devices are all taken.
+    """
+    devices = jax.devices() if jax.process_count() > 1 else jax.devices()[:lanes]
+    if len(devices) == 1:
         return None
-    return jax.make_mesh((jax.device_count(),), ("lanes",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def _check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> None:

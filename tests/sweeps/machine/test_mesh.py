@@ -32,6 +32,17 @@ def test_lanes_that_do_not_divide_the_devices_are_padded_unseen(seen):
     assert np.isfinite(seen["by default"]["valid"]).all()
 
 
+def test_of_more_devices_than_lanes_as_many_are_used_as_there_are_lanes(seen):
+    assert "over 2 devices" in seen["few lanes"]["layout"]
+    np.testing.assert_allclose(
+        seen["few lanes"]["valid"], seen["few lanes on one"]["valid"], atol=2e-6
+    )
+
+
+def test_rows_that_lie_on_two_devices_are_brought_together(seen):
+    assert np.isfinite(seen["rows on two devices"]).all()
+
+
 def test_lanes_do_not_talk(seen):
     """In the compiled program: no collective at all, or only within the other axis of the mesh."""
     assert seen["by default"]["collectives"] == []
