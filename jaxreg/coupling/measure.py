@@ -195,7 +195,8 @@ def _solve(talk: _Interview) -> tuple[Metric, _Evidence]:
     fresh = jnp.where(talk.corrected, tiny.v[0] / _TINY**2, 1)
 
     def response(answer: _Answer) -> Array:
-        return answer.q * jnp.where(adaptive, jnp.sqrt(answer.v + root) + eps, 1)
+        below = jnp.sqrt(answer.v + root[None]) + eps[None]
+        return answer.q * jnp.where(adaptive[None], below, 1)
 
     r, large = response(tiny), response(talk.series(_LARGE, _LARGE**2, 7))
     metric = Metric(_limit(r[0], r[3], r[6]), eps, root, fresh)
@@ -238,8 +239,9 @@ def _from_the_start(talk: _Interview, metric: Metric) -> tuple[Array, Array]:
     """
     g = _SMALL * np.array([1, -1, 8, -8], np.float32)
     q, *moment = talk.fresh(g, np.array([2**-4, 2**-4, 2**-7, 2**-7], np.float32))
-    below = Moment(*moment).denominator(metric.eps, metric.root, metric.fresh)
-    r = q * jnp.where(talk.adaptive, below, 1)
+    eps, root, fresh = (x[None] for x in (metric.eps, metric.root, metric.fresh))
+    below = Moment(*moment).denominator(eps, root, fresh)
+    r = q * jnp.where(talk.adaptive[None], below, 1)
     return (r[0] + r[1]) / 2, (r[2] + r[3]) / 2
 
 

@@ -37,7 +37,7 @@ def normalized(weights: Array | None, rows: Array, count: int | Array) -> Array 
     if weights is None:
         return None
     mine = jnp.where(jnp.arange(len(rows)) < count, weights[rows], 0)
-    return weights * (count / jnp.sum(mine))
+    return weights * (jnp.asarray(count, mine.dtype) / jnp.sum(mine))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,8 @@ class BatchStream:
         epochs = base + jnp.arange(self.ahead // (self.fewest // size) + 2, dtype=first.dtype)
         of_epoch = jax.vmap(lambda e: jax.random.key_data(jax.random.fold_in(self.key, 2 * e)))
         key = of_epoch(epochs)[epoch - base]
-        place = (steps - epoch * per_epoch)[:, None] * size + jnp.arange(size, dtype=first.dtype)
+        place = (steps - epoch * per_epoch)[:, None] * size
+        place = place + jnp.arange(size, dtype=first.dtype)[None]
         return self.rows[shuffled(place, jnp.moveaxis(key, -1, 0)[..., None], self.count)]
 
     def noise_key(self, step: int | Array) -> Array:

@@ -118,7 +118,7 @@ def by_weights(
       name -> [m].
     """
     model, measures = trainer.model(state), trainer.measures
-    w = weights / jnp.sum(weights, 0)
+    w = weights / jnp.sum(weights, 0, keepdims=True)
     found = {}
     by_row = {name: measures[name] for name, way in ways if way == "rows"}
     for name, values in _row_values(model, by_row, data).items():

@@ -171,7 +171,8 @@ class Cardinality(GroupSet):
 
     def holds(self, x: Array) -> Array:
         count = jnp.sum(x != 0, self._inside(x), keepdims=True)
-        return jnp.all(count <= self._per_group("k", x))
+        k = self._per_group("k", x)
+        return jnp.all(count.astype(k.dtype) <= k)
 
     def project(self, x: Array, inside: tuple[int, ...], step: Array | None) -> Array:
         return prox.cardinality(x, self._per_group("k", x), inside, step=step)

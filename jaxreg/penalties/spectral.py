@@ -64,7 +64,8 @@ class LowRank(OfMatrices, Constraint):
     smooth, convex = False, False
 
     def holds(self, x: Array) -> Array:
-        return jnp.all(self._rank(singular_values(self.matrices(x))) <= self.field("rank"))
+        most = jnp.asarray(self.field("rank"))
+        return jnp.all(self._rank(singular_values(self.matrices(x))).astype(most.dtype) <= most)
 
     def leaf_prox(self, x: Array, step: Array) -> Array:
         self.per_matrix("step", step)

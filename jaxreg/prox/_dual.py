@@ -143,8 +143,9 @@ class Trend(NamedTuple):
     def _smooth(self, right: Array) -> Array:
         """Solve (I + rho D'D) z = right: tridiagonal, positive definite."""
         n = right.shape[-1]
-        inner = jnp.broadcast_to((jnp.arange(n) > 0) * -self.rho, right.shape)
-        ends = (jnp.arange(n) == 0) | (jnp.arange(n) == n - 1)
+        at = jnp.arange(n).reshape((1,) * (right.ndim - 1) + (n,))
+        inner = jnp.broadcast_to(jnp.where(at > 0, -self.rho, 0), right.shape)
+        ends = (at == 0) | (at == n - 1)
         middle = jnp.broadcast_to(1 + self.rho * jnp.where(ends, 1, 2), right.shape)
         upper = jnp.flip(inner, -1)
         return lax.linalg.tridiagonal_solve(inner, middle, upper, right[..., None])[..., 0]
@@ -153,7 +154,7 @@ class Trend(NamedTuple):
 def regression_line(y: Array) -> Array:
     """The least-squares line through each signal [..., n]."""
     n = y.shape[-1]
-    at = jnp.arange(n, dtype=y.dtype) - (n - 1) / 2
+    at = (jnp.arange(n, dtype=y.dtype) - (n - 1) / 2).reshape((1,) * (y.ndim - 1) + (n,))
     slope = jnp.sum(at * y, -1, keepdims=True) / jnp.sum(at**2)
     return jnp.mean(y, -1, keepdims=True) + slope * at
 

@@ -174,7 +174,7 @@ def _height(s: Array, threshold: Array) -> tuple[Array]:
 
 
 def _first(s: Array, rank: Array) -> tuple[Array]:
-    return ((jnp.arange(s.shape[-1]) < rank).astype(s.dtype),)
+    return ((jnp.arange(s.shape[-1], dtype=jnp.result_type(rank)) < rank).astype(s.dtype),)
 
 
 def _clip(s: Array, height: Array) -> Array:

@@ -99,4 +99,6 @@ def from_host(tree: PyTree, like: PyTree, place: Callable[[Any], Sharding | None
             return jax.random.wrap_key_data(array, impl=jax.random.key_impl(example))
         return array
 
-    return jax.tree.map(put, tree, like)
+    # NaN is a value here: of a lane that diverged, of a curve where nothing has been evaluated yet.
+    with jax.debug_nans(False), jax.debug_infs(False):
+        return jax.tree.map(put, tree, like)
