@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
-from jax.tree_util import GetAttrKey, keystr
+from jax.tree_util import DictKey, GetAttrKey, SequenceKey, keystr
 
 PyTree: TypeAlias = Any
 
@@ -36,14 +36,34 @@ class Leaves(NamedTuple):
 def flatten(tree: PyTree) -> Leaves:
     """Leaves of `tree` with their slash-joined paths."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    settings = tuple(_is_setting(path, x) for path, x in with_paths)
+    settings = tuple(_is_setting(tree, path, x) for path, x in with_paths)
     return Leaves(
         tuple(_name(p) for p, _ in with_paths), [x for _, x in with_paths], treedef, settings
     )
 
 
-def _is_setting(path: tuple, x: Any) -> bool:
-    return not hasattr(x, "dtype") and bool(path) and isinstance(path[-1], GetAttrKey)
+def _is_setting(tree: PyTree, path: tuple, x: Any) -> bool:
+    return not hasattr(x, "dtype") and in_module(tree, path)
+
+
+def in_module(tree: PyTree, path: tuple) -> bool:
+    """Whether a leaf is an attribute of a module of equinox, or in a variable of nnx.
+
+    Of their types alone, without importing them. A named tuple and a dataclass of one's own have
+    attributes too, and are containers of parameters as a dict is.
+    """
+    if not path or not isinstance(path[-1], GetAttrKey):
+        return False
+    for key in path[:-1]:
+        match key:
+            case GetAttrKey(name=name):
+                tree = getattr(tree, name)
+            case SequenceKey(idx=at) | DictKey(key=at):
+                tree = tree[at]
+            case _:
+                return False
+    kinds = type(tree).__mro__
+    return any(c.__module__.startswith(("equinox.", "flax.nnx.")) for c in kinds)
 
 
 def _name(path) -> str:
@@ -200,9 +220,7 @@ jax.tree_util.register_static(Held)
 def held(tree: PyTree) -> PyTree:
     """`tree` with functions, and numbers and texts that are attributes of a module, in its structure."""
     with_paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    hold = lambda path, x: (
-        callable(x) or (not hasattr(x, "dtype") and bool(path) and isinstance(path[-1], GetAttrKey))
-    )
+    hold = lambda path, x: callable(x) or _is_setting(tree, path, x)
     return treedef.unflatten([Held(x) if hold(path, x) else x for path, x in with_paths])
 
 
@@ -219,7 +237,7 @@ def trained(tree: PyTree) -> list[bool]:
         if _is_statistic(x):
             mask += [False] * len(jax.tree.leaves(x))
         else:
-            mask.append(is_floating(x) and not _is_setting(path, x))
+            mask.append(is_floating(x) and not _is_setting(tree, path, x))
     return mask
 
 

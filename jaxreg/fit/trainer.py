@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.tree_util import GetAttrKey
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
@@ -140,8 +139,7 @@ class Trainer:
         trained = _tree.trained(params)
         with_paths, _ = jax.tree_util.tree_flatten_with_path(params)
         for (keys, x), path, moves in zip(with_paths, _tree.flatten(params).paths, trained):
-            counter = bool(keys) and isinstance(keys[-1], GetAttrKey)
-            if not (moves or counter):
+            if not (moves or _tree.in_module(params, keys)):
                 raise TypeError(
                     f"Trainer: the parameter {path!r} that `init` made is no floating array "
                     f"({getattr(x, 'dtype', type(x).__name__)}). Keep what is not trained out of the "

@@ -1,5 +1,8 @@
 """Modules and lists as users hold them, trained by `fit` and `sweep` as by a loop of one's own."""
 
+import dataclasses
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -212,3 +215,34 @@ def test_lists_of_variables_and_tuples_of_pairs(kind):
     assert not a.any()
     assert not c.any()
     assert d.any()
+
+
+class Pair(NamedTuple):
+    w: object
+    b: object
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Own:
+    w: object
+    b: object
+
+
+@pytest.mark.parametrize("kind", [Pair, Own])
+def test_a_number_in_a_tuple_or_dataclass_of_one_s_own_is_a_parameter(kind):
+    def trainer(reg):
+        loss = lambda p, x, y: mse(x @ p.w + p.b, y[:, 0] + 3)
+        return jr.Trainer(lambda key: kind(jnp.zeros(3), 0.0), loss, chain(reg))
+
+    params = jr.fit(trainer, jr.l1(0.0).on(jr.kernels), (X, Y), steps=50, key=KEY).params
+    assert params.b > 1
+    assert jr.l2(1.0)(kind(jnp.ones(3), 2.0)) == 3.5
+    assert (
+        jr.stationarity(lambda p: p.b**2 + p.w.sum(), kind(jnp.ones(3), 2.0), jr.Zero()).leaves["b"]
+        == 4
+    )
+    counts = lambda key: kind(jnp.zeros(3), jnp.arange(2))
+    counting = lambda reg: jr.Trainer(counts, trainer(reg).loss, chain(reg))
+    with pytest.raises(TypeError, match="the parameter 'b' that `init` made is no floating array"):
+        jr.fit(counting, REG, (X, Y), steps=1, key=KEY)
