@@ -196,6 +196,7 @@ def stacks(leaves: _tree.Leaves) -> list[int]:
         first = {s[0] if s else 0 for s in of}
         telling = any(offset[i] and _rank(s) == len(s) == 2 for i, s in zip(members, of))
         if len(first) == 1 and telling and any(len(s) > 2 for s in of):
+            (layers,) = first
             for i in members:
-                found[i] = first.copy().pop()
+                found[i] = layers
     return found

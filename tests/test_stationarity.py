@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from sklearn.linear_model import Lasso
+from support.mutants import Kinked
 
 import jaxreg as jr
 
@@ -123,18 +124,6 @@ def test_a_module_with_functions():
     with pytest.raises(TypeError, match="l2: the leaf 'layers/1/p' is"):
         jr.l2(1.0)(module)
     assert jr.l2(1.0).on(jr.kernels)(module) == jr.l2(1.0)(net.layers[0].weight)
-
-
-class Kinked(jr.Elementwise):
-    """A penalty of one's own that says no more than it must."""
-
-    smooth, convex = False, True
-
-    def rho(self, x):
-        return jnp.abs(x)
-
-    def prox_rho(self, x, threshold):
-        return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
 
 @pytest.mark.parametrize(

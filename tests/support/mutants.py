@@ -373,3 +373,15 @@ def _(size, batched, x, threshold):
 class BatchesWrong(L1):
     def prox_rho(self, x, threshold):
         return _mean_threshold(x, jnp.broadcast_to(threshold, x.shape))
+
+
+class Kinked(jr.Elementwise):
+    """A penalty of one's own that says no more than it must."""
+
+    smooth, convex = False, True
+
+    def rho(self, x):
+        return jnp.abs(x)
+
+    def prox_rho(self, x, threshold):
+        return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)

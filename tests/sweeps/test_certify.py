@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support.mutants import Kinked
 
 import jaxreg as jr
 from jaxreg.sweeps import certify
@@ -44,7 +45,7 @@ EQUAL = np.repeat(np.arange(3), 14)
 UNEQUAL = np.array([0] * 22 + [1] * 14 + [2] * 6)
 
 
-def alone(result, of, folds, weights=None, batches=None):
+def alone(result, of, folds, weights=None):
     """[K, F], lane by lane in a loop."""
     out = np.zeros((3, 3))
     for k in range(3):
@@ -179,18 +180,6 @@ def test_however_the_lanes_lie(chunk):
     one = jr.sweep(made(loss), GRID, (X, Y), **options).stationarity()
     other = jr.sweep(made(loss), GRID, (X, Y), machine=jr.Machine(chunk=chunk), **options)
     np.testing.assert_allclose(other.stationarity().distance, one.distance, rtol=1e-5)
-
-
-class Kinked(jr.Elementwise):
-    """A penalty of one's own that says no more than it must."""
-
-    smooth, convex = False, True
-
-    def rho(self, x):
-        return jnp.abs(x)
-
-    def prox_rho(self, x, threshold):
-        return jnp.sign(x) * jnp.maximum(jnp.abs(x) - threshold, 0)
 
 
 def noisy(p, x, y, key):

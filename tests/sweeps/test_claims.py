@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +142,7 @@ RACE = textwrap.dedent(
 
 
 def test_of_two_that_start_at_the_same_moment_one_is_refused(tmp_path):
-    here = str(__import__("pathlib").Path(__file__).parent)
+    here = str(Path(__file__).parent)
     command = [sys.executable, "-c", RACE, str(tmp_path / "run")]
     both = [
         subprocess.Popen(
