@@ -124,7 +124,8 @@ def lives(checkpoint: str, out: str, seed: str) -> dict:
                 steps=200, evals=50, halving=jr.Halving(0.5, 2), patience=12,
                 checkpoint=checkpoint, checkpoint_every=0, callbacks=[Slow()],
             )  # fmt: skip
-            done.save(out)
+            # A life that was killed between this and its exit has left a whole one.
+            done.save(out, overwrite=True)
             os._exit(0)
         # The first lives are given less time than a compilation takes, later ones reach further.
         deadline = time.monotonic() + rng.uniform(0.5, 2.0) + 0.5 * killed
