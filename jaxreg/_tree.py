@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, keystr
@@ -288,6 +289,14 @@ def accumulator(x: Any) -> Any:
 def is_concrete(x: Any) -> bool:
     """Whether the value of `x` can be looked at: it is not being traced."""
     return not isinstance(x, Tracer)
+
+
+def placed(x: Any) -> Array:
+    """`x` as an array of jax, for which nothing is compiled; one that is traced stays as it is."""
+    if isinstance(x, Array):
+        return x
+    with jax.ensure_compile_time_eval():
+        return jax.device_put(np.asarray(x))
 
 
 @jax.custom_jvp

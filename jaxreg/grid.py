@@ -85,7 +85,7 @@ class Grid:
 
 def _entry(x: Any, k: int) -> Array:
     # By numpy where it can be: an index in jax is a program to compile.
-    return jnp.asarray(np.asarray(x)[k]) if _tree.is_concrete(x) else x[k]
+    return _tree.placed(np.asarray(x)[k]) if _tree.is_concrete(x) else x[k]
 
 
 def point_label(point: PyTree) -> str:

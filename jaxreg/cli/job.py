@@ -18,7 +18,7 @@ from jaxreg.cli import models
 from jaxreg.cli.data import Dataset, Rows
 from jaxreg.cli.data.problems import did_you_mean
 from jaxreg.cli.settings import Settings, parse_halving
-from jaxreg.fit.check import check
+from jaxreg.fit.check import check, check_signs
 from jaxreg.fit.prepare import prepared
 from jaxreg.grid import Grid
 from jaxreg.metrics import Bound
@@ -116,7 +116,9 @@ def prepare(settings: Settings) -> Job:
     learnt = _learnt(dataset, settings.impute)
     ready = prepared("sweep", learnt, train, [np.arange(len(train[0]))])
     key = jax.random.key(settings.seed)
-    check("sweep", trainer, grid[len(grid) - 1], ready.data, key, ready.of_fold(0))
+    point = grid[len(grid) - 1]
+    checked = check("sweep", trainer, point, ready.data, key, ready.of_fold(0))
+    check_signs("sweep", trainer, point, checked)
     folds = _folds(settings, dataset, rows)
     warnings = (*datasets.leaks(dataset), *(_told(train, test) if settings.test else ()))
     pair = test.X, np.asarray(test.y)

@@ -26,7 +26,7 @@ from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
 
-__all__ = ["Checked", "check", "frozen", "trainer_at"]
+__all__ = ["Checked", "check", "check_signs", "frozen", "trainer_at"]
 
 _EXAMPLE = (
     "a function of the point that returns one, as in def trainer(reg): return jaxreg.Trainer(init, loss, "
@@ -102,13 +102,21 @@ def check(
     Raises:
       TypeError: `trainer` makes no trainer, a number of the point left it, or the penalty does not suit a
         parameter.
-      ValueError: the optimizer applies the penalty with the wrong sign.
     """
     _check_kind(owner, trainer)
-    # Traced first: what a factory keeps of its first point is then a tracer, which shows at the second.
-    checked = _traced(trainer, owner, *frozen((point, batch, key, numbers)))
+    return _traced(trainer, owner, *frozen((point, batch, key, numbers)))
+
+
+def check_signs(owner: str, trainer: MakeTrainer, point: PyTree, checked: Checked) -> None:
+    """Ask the optimizer whether it applies the penalty with the right sign.
+
+    After `check`: what a factory keeps of its first point is then a tracer, which shows at the second.
+
+    Raises:
+      ValueError: it does not.
+    """
     if not all(_tree.is_concrete(x) for x in jax.tree.leaves(point)):
-        return checked
+        return
     # Signs do not depend on how large a strength is, so they are looked at once for all of them.
     params, _ = parts_of(checked.state.params)
     shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
@@ -121,7 +129,6 @@ def check(
             whole = functools.reduce(operator.add, found.values())
             check_coupling(trainer_at(owner, trainer, point).optimizer, whole, params)
         right.put(asked, True)
-    return checked
 
 
 def frozen(tree: PyTree) -> tuple[Any, tuple]:

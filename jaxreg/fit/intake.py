@@ -190,7 +190,7 @@ def on_device(owner: str, name: str, data: tuple) -> tuple:
       ValueError: rounding moves a column by more than a thousandth of its standard deviation.
     """
     refuse_rounded(owner, name, data)
-    data = jax.tree.map(jnp.asarray, data)
+    data = jax.tree.map(_tree.placed, data)
     where = {x.device for x in jax.tree.leaves(data) if _tree.is_concrete(x)}
     if len(where) > 1 and all(isinstance(device, jax.Device) for device in where):
         return jax.device_put(data, jax.tree.leaves(data)[0].device)  # one program has one place

@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.fit.batches import BatchStream, init_key, normalized, stream_key
-from jaxreg.fit.check import Checked, check, frozen, trainer_at
+from jaxreg.fit.check import Checked, check, check_signs, frozen, trainer_at
 from jaxreg.fit.intake import (
     as_rows,
     check_batch,
@@ -116,6 +116,7 @@ def fit(
     data, numbers = ready.data, ready.of_fold(0)
     batch = jax.tree.map(lambda a: _batch_shape(a, batch_size or len(rows)), tuple(data))
     checked = check("fit", trainer, point, batch, key, numbers)
+    check_signs("fit", trainer, point, checked)
     notes = notes_on(checked, point)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, key, numbers))):
         alone = jax.tree.map(lambda x: jnp.asarray(x)[None], point)

@@ -30,7 +30,7 @@ import operator
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +44,15 @@ from jaxreg.storage.lock import LOCK, locked
 from jaxreg.storage.sealed import Damaged, json_text, read_sealed, sealed
 from jaxreg.storage.tree import StoredTree
 
-__all__ = ["CheckpointError", "CheckpointStore", "Restored", "exclusive"]
+__all__ = [
+    "CheckpointError",
+    "CheckpointStore",
+    "Restored",
+    "Saved",
+    "differences",
+    "exclusive",
+    "experiment_in",
+]
 
 _KIND = "jaxreg.Checkpoint"
 _MARKER = "experiment.json"
@@ -56,19 +64,28 @@ class CheckpointError(OSError):
     """A step could not be written, as on a full disk; the steps before it are intact."""
 
 
+class Saved(NamedTuple):
+    """What a step says of itself: the experiment it was saved by, and the note, as JSON gives them back."""
+
+    experiment: dict[str, Any]
+    note: dict[str, Any]
+
+
 class Restored(NamedTuple):
     """What `CheckpointStore.restore` found.
 
     Attributes:
       step: the number of the step.
       tree: numpy leaves in the structure of `like`; PRNG keys are jax keys again.
-      note: the note saved with it, as JSON gives it back (tuples are lists).
+      saved: what was saved with it.
+      beside: the other trees that were saved with it, by name.
       warnings: one sentence for each newer step that was cut off or damaged.
     """
 
     step: int
     tree: PyTree
-    note: dict[str, Any]
+    saved: Saved
+    beside: dict[str, StoredTree]
     warnings: tuple[str, ...]
 
 
@@ -88,6 +105,8 @@ class CheckpointStore:
       experiment: flat names to JSON values (numbers, strings, lists) that tell this experiment from
         every other. They are kept in the directory and compared when it is opened again.
       keep: how many steps stay. With 2, a damaged step costs one interval.
+      continues: whether the first of two experiments goes on from the second, which has less of what may
+        be added; by default nothing may be.
 
     Raises:
       ValueError: `directory` is a file, cannot be made or written, holds other files, or holds
@@ -100,17 +119,21 @@ class CheckpointStore:
     >>> store.restore({"w": np.zeros(3)}) is None
     True
     >>> store.save(100, {"w": np.arange(3.0)}, note={"best": 0.25})
-    >>> step, tree, note, warnings = store.restore({"w": np.zeros(3)})
-    >>> step, tree["w"].tolist(), note, warnings
+    >>> found = store.restore({"w": np.zeros(3)})
+    >>> found.step, found.tree["w"].tolist(), found.saved.note, found.warnings
     (100, [0.0, 1.0, 2.0], {'best': 0.25}, ())
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], experiment: Mapping[str, Any], keep: int = 2
+        self,
+        directory: str | os.PathLike[str],
+        experiment: Mapping[str, Any],
+        keep: int = 2,
+        continues: Callable[[dict, dict], bool] = lambda here, there: False,
     ):
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
             raise ValueError(f"CheckpointStore: `keep` must be an int >= 1, got {keep!r}.")
-        self._keep = keep
+        self._keep, self._continues = keep, continues
         self._experiment = _as_json("experiment", experiment)
         self._directory = _path(directory)
         self._damaged: set[Path] = set()
@@ -118,13 +141,20 @@ class CheckpointStore:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._claim()
 
-    def save(self, step: int, tree: PyTree, note: Mapping[str, Any] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        tree: PyTree,
+        note: Mapping[str, Any] | None = None,
+        beside: Mapping[str, PyTree] | None = None,
+    ) -> None:
         """Write a step whole or not at all, then let the steps beyond `keep` go.
 
         Args:
           step: its number, >= 0. The step saved last is the newest, whatever its number.
           tree: a pytree of numpy or jax arrays of any dtype, PRNG keys included, of any shape.
           note: flat names to JSON values, given back by `restore`.
+          beside: other trees, by name, which reading back does not ask for.
 
         Raises:
           CheckpointError: it could not be written; says the size needed. Earlier steps are intact.
@@ -137,17 +167,17 @@ class CheckpointStore:
         note = _as_json("note", note or {})
         size = sum(getattr(leaf, "nbytes", 0) for leaf in jax.tree.leaves(tree))
         try:
-            self._write(step, tree, note, size)
+            self._write(step, {**(beside or {}), "state": tree}, note, size)
         except OSError as error:
             raise CheckpointError(self._cannot_save(step, size, error)) from error
         self._sweep()
 
-    def restore(self, like: PyTree) -> Restored | None:
+    def restore(self, like: PyTree | Callable[[Saved], PyTree]) -> Restored | None:
         """The newest step of which every leaf is what was saved, or None if there is no step.
 
         Args:
           like: a pytree with the structure, dtypes and shapes that were saved; its values are not
-            used (`jax.eval_shape` makes one).
+            used (`jax.eval_shape` makes one). Or a function that makes it of what was `Saved` with it.
 
         Raises:
           ValueError: no step can be read back, or the leaves of `like` are not those saved.
@@ -157,15 +187,18 @@ class CheckpointStore:
         warnings = [f"the save of step {step} was cut off" for step in cut_off]
         for save in self._saves():
             try:
-                note, saved = self._read(save)
+                told, trees = self._read(save)
+                template = like(told) if callable(like) else like
             except Damaged as damage:
                 self._damaged.add(save.path)
                 warnings.append(f"step {save.step} is damaged ({damage})")
                 continue
-            tree = saved.like(like, "restore", "leaves", str(save.path), exact=True)
+            tree = trees.pop("state").like(
+                template, "restore", "leaves", str(save.path), exact=True
+            )
             used = f"step {save.step} is used instead."
-            told = tuple(f"{self._directory}: {w}; {used}" for w in warnings)
-            return Restored(save.step, tree, note, told)
+            warned = tuple(f"{self._directory}: {w}; {used}" for w in warnings)
+            return Restored(save.step, tree, told, trees, warned)
         if self._saves():
             raise ValueError(
                 f"CheckpointStore: {self._directory} has no step that can be read back: "
@@ -178,26 +211,30 @@ class CheckpointStore:
         return sorted({save.step for save in self._saves()})
 
     def _saves(self) -> list[_Save]:
-        """The files of the steps, the newest save first."""
-        names = filter(None, map(_STEP.fullmatch, os.listdir(self._directory)))
-        saves = (_Save(int(name[2]), int(name[1]), self._directory / name[0]) for name in names)
-        return sorted(saves, reverse=True)
+        return _saves_in(self._directory)
 
-    def _read(self, save: _Save) -> tuple[dict[str, Any], StoredTree]:
+    def _read(self, save: _Save) -> tuple[Saved, dict[str, StoredTree]]:
         header = read_header(save.path, _KIND, owner="restore")
         step, serial, experiment = (header.get(name) for name in ("step", "serial", "experiment"))
         if (step, serial) != (save.step, save.serial):
             raise Damaged(f"it holds step {step} of save {serial}, so its name was changed")
-        if not isinstance(experiment, dict) or _differences(self._experiment, experiment):
+        if not isinstance(experiment, dict) or not self._is_ours(experiment):
             raise Damaged("it belongs to another experiment")
-        note, tree = header.get("note"), read_trees(save.path, header).get("state")
-        if not isinstance(note, dict) or tree is None:
+        note, trees = header.get("note"), read_trees(save.path, header)
+        found = {name: tree for name, tree in trees.items() if tree is not None}
+        if not isinstance(note, dict) or "state" not in found:
             raise Damaged("it has no note and state")
-        return note, tree
+        return Saved(experiment, note), found
+
+    def _is_ours(self, experiment: dict[str, Any]) -> bool:
+        """Whether steps of that experiment are steps of this one, or of one that it goes on from."""
+        if not differences(self._experiment, experiment):
+            return True
+        return self._continues(self._experiment, experiment)
 
     def _claim(self) -> None:
         """Refuse a directory that is not ours; write the marker, which shows that we can."""
-        owner = self._owner()
+        owner = experiment_in(self._directory)
         ours = lambda name: name == LOCK or _STEP.fullmatch(name) or _LEFT_OVER.fullmatch(name)
         foreign = sorted(name for name in os.listdir(self._directory) if not ours(name))
         if owner is None and foreign:
@@ -205,26 +242,18 @@ class CheckpointStore:
                 f"CheckpointStore: the directory {self._directory} holds files that are no sound "
                 f"checkpoints, {foreign[:3]} among them. Give a new or an empty directory."
             )
-        differences = _differences(self._experiment, self._experiment if owner is None else owner)
-        if differences:
+        if owner is not None and not self._is_ours(owner):
             raise ValueError(
                 f"CheckpointStore: the directory {self._directory} holds another experiment: "
-                f"{'; '.join(differences)}. Give another directory for this experiment, or the "
-                "settings of the one that is there to go on with it."
+                f"{'; '.join(differences(self._experiment, owner))}. Give another directory for this "
+                "experiment, or the settings of the one that is there to go on with it."
             )
         with new_file("CheckpointStore", self._directory / _MARKER, overwrite=True) as marker:
             marker.write_bytes(sealed({"experiment": self._experiment}))
 
-    def _owner(self) -> dict[str, Any] | None:
-        """The experiment in the marker or, if that is lost, in the newest step that can tell it."""
-        with suppress(Damaged, KeyError):
-            return read_sealed(self._directory / _MARKER)["experiment"]
-        for save in self._saves():
-            with suppress(Damaged, KeyError):
-                return read_header(save.path, _KIND, owner="CheckpointStore")["experiment"]
-        return None
-
-    def _write(self, step: int, tree: PyTree, note: dict[str, Any], size: int) -> None:
+    def _write(
+        self, step: int, trees: Mapping[str, PyTree], note: dict[str, Any], size: int
+    ) -> None:
         disk = shutil.disk_usage(self._directory)  # all 0 where the file system does not tell
         if disk.total and disk.free < size:
             # Found out beforehand, nothing is written that must be removed.
@@ -232,7 +261,7 @@ class CheckpointStore:
         serial = 1 + max((save.serial for save in self._saves()), default=0)
         path = self._directory / f"step-{step:08d}.{serial:04d}.npz"
         header = {"step": step, "serial": serial, "note": note, "experiment": self._experiment}
-        write_archive(path, {"format": _KIND, **header}, {"state": tree}, False, nested=False)
+        write_archive(path, {"format": _KIND, **header}, trees, False, nested=False)
 
     def _cannot_save(self, step: int, size: int, error: Exception) -> str:
         what = f"{self._directory}: step {step} needs {_bytes(size)} and could not be written"
@@ -252,6 +281,25 @@ class CheckpointStore:
         for path in {*saves, *map(self._directory.joinpath, litter)} - {*sound[: self._keep]}:
             with suppress(OSError):
                 path.unlink()
+
+
+def experiment_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The experiment whose directory it is, of the marker or, if that is lost, of the newest step that can
+    tell it; None if there is none. Nothing is written."""
+    path = _path(directory)
+    with suppress(Damaged, KeyError):
+        return read_sealed(path / _MARKER)["experiment"]
+    for save in _saves_in(path) if path.is_dir() else ():
+        with suppress(Damaged, KeyError):
+            return read_header(save.path, _KIND, owner="CheckpointStore")["experiment"]
+    return None
+
+
+def _saves_in(directory: Path) -> list[_Save]:
+    """The files of the steps, the newest save first."""
+    names = filter(None, map(_STEP.fullmatch, os.listdir(directory)))
+    saves = (_Save(int(name[2]), int(name[1]), directory / name[0]) for name in names)
+    return sorted(saves, reverse=True)
 
 
 @contextmanager
@@ -302,7 +350,7 @@ def _as_json(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
     """Each entry that differs, in words; entries under names of a version count where both have them."""
     here, there = (
         {n: v for n, v in a.items() if n in b or " of jax " not in n}

@@ -3,6 +3,9 @@
 A round is as many steps as take about half a second, so that host code between rounds costs nothing
 measurable and still gives progress, checkpoints, giving up and Ctrl-C at once. Where rounds end
 changes no number: what decides about lanes happens at fixed steps.
+
+Lanes are at one step, unless some were added to a sweep: those furthest behind are trained first, until
+they have caught up with the next ones.
 """
 
 from __future__ import annotations
@@ -11,17 +14,20 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxreg._tree import PyTree
 from jaxreg.results import Status
-from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore
+from jaxreg.storage.tree import StoredTree
+from jaxreg.sweeps.checkpoint import CheckpointError, CheckpointStore, Saved, differences
+from jaxreg.sweeps.growth import former_shapes, grown
 from jaxreg.sweeps.halving import Rung, survivors
 from jaxreg.sweeps.machine.hosts import agree, leads
 from jaxreg.sweeps.population import Population
-from jaxreg.sweeps.watch.callbacks import Callbacks, Evaluation
+from jaxreg.sweeps.watch.callbacks import Callbacks, Evaluation, Outline
 from jaxreg.sweeps.watch.progress import Progress
 
 __all__ = ["Agenda", "Drive"]
@@ -41,21 +47,43 @@ class Agenda(NamedTuple):
 
 @dataclasses.dataclass
 class Drive:
-    """One sweep on its way; `status` and `last` are [K, P], `last` the evaluation that counts."""
+    """One sweep on its way.
+
+    `status`, `at` and `last` are [K, P]: what became of a lane, the step it has reached (-1 before its
+    start), and the evaluation that counts.
+
+    Args:
+      population: the lanes.
+      agenda: what happens when.
+      outline: what callbacks are told first, given how the lanes lie.
+      callbacks: who is told.
+      progress: the bar.
+      conclude: what is asked of all lanes at the end, trees of [K, P, ...] by name; saved with them.
+      store: where they are saved.
+      every: seconds between saves.
+      experiment: what the store was opened with.
+    """
 
     population: Population
     agenda: Agenda
+    outline: Callable[[str], Outline]
     callbacks: Callbacks
     progress: Progress
+    conclude: Callable[[], Mapping[str, PyTree]] = dict
     store: CheckpointStore | None = None
     every: float = 60.0
+    experiment: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         shape = self.population.alive.shape
         self.status = np.full(shape, int(Status.RUNNING))
+        self.at = np.full(shape, -1)
         self.last = np.zeros(shape, int)
+        self.concluded: dict[str, StoredTree] = {}  # by a run before this one
+        self.conclusions: Mapping[str, PyTree] = {}
         self._told = -1  # the last evaluation that callbacks know of
+        self._layout = ""  # of the run before this one
         self._pace = float(_FIRST)
         self._saved_at = time.monotonic()
 
@@ -63,26 +91,60 @@ class Drive:
 
     def run(self) -> bool:
         """From the start, or from the newest checkpoint, to the end; False if interrupted before."""
+        self._restore()
+        if not self._unfinished().any():
+            self._begin(self._layout)
+            return True
         with _interrupts() as interrupted:
-            if not self._restore():
-                self.population.start()
-                self._look()
-            while self.population.step < self.agenda.steps and self.population.alive.any():
+            self.population.ready()
+            self._begin(str(self.population.layout))
+            while self._gather():
                 stop, save = agree(int(interrupted()), int(self._save_is_due()))
                 if save or stop:
                     self._save()
                 if stop:
                     return False
                 self._round()
-        self._finish()
+            self._finish()
+        return True
+
+    def _begin(self, layout: str) -> None:
+        self.outlined = self.outline(layout)
+        self.callbacks.start(self.outlined)
+
+    def _unfinished(self) -> np.ndarray:
+        return (self.status == Status.RUNNING) & (self.at < self.agenda.steps)
+
+    def _gather(self) -> bool:
+        """Let the lanes that are furthest behind run; False if none are left."""
+        unfinished, population = self._unfinished(), self.population
+        if not unfinished.any():
+            return False
+        hindmost = self.at[unfinished].min()
+        group = unfinished & (self.at == hindmost)
+        if population.step == hindmost and np.array_equal(group, population.alive):
+            return True
+        population.fetch()
+        population.alive = group
+        if hindmost < 0:
+            population.start()
+            self.at[group], self._told = 0, -1
+            self._look()
+            return self._gather()
+        population.step = int(hindmost)
+        population.place()
+        self._told = self._index()
         return True
 
     def _round(self) -> None:
-        at = self.population.step
-        ahead = [self.agenda.steps, *(r.step for r in self.agenda.rungs if r.step > at)]
-        (to,) = agree(min(at + max(1, int(self._pace)), *ahead))
+        population, alive = self.population, self.population.alive
+        at = population.step
+        others = self.at[self._unfinished() & ~alive]
+        ahead = [self.agenda.steps, *others, *(r.step for r in self.agenda.rungs if r.step > at)]
+        (to,) = agree(int(min(at + max(1, int(self._pace)), *ahead)))
         began = time.perf_counter()
-        self.population.advance(to)
+        population.advance(to)
+        self.at[alive] = to
         seconds = max(time.perf_counter() - began, 1e-6)
         speed = (to - at) / seconds
         self._pace = min(_ROUND * speed, _GROWTH * self._pace)
@@ -90,7 +152,7 @@ class Drive:
         left = (self.agenda.steps - to) / speed
         self._give_up(left)
         best = np.fmin.reduce(self._score(), initial=np.inf)
-        self.progress.move(to, int(self.population.alive.any(1).sum()), float(best), speed)
+        self.progress.move(to, int(population.alive.any(1).sum()), float(best), speed)
 
     # --- looking and giving up ----------------------------------------------------------------------
 
@@ -158,6 +220,7 @@ class Drive:
         self.status[running & finite] = Status.FINISHED
         self.status[running & ~finite] = Status.DIVERGED
         population.alive[:] = False
+        self.conclusions = self.conclude()
         self._save()
 
     # --- checkpoints --------------------------------------------------------------------------------
@@ -171,21 +234,29 @@ class Drive:
         self.population.fetch()
         if leads():
             try:
-                note = {"told": self._told, "source": self.population.source}
-                self.store.save(self.population.step, self._whole(), note)
+                note = {"source": self.population.source, "layout": str(self.population.layout)}
+                self.store.save(self.population.step, self._whole(), note, self.conclusions)
             except CheckpointError as error:
                 self.warnings.append(f"a checkpoint could not be written: {error}")
         self._saved_at = time.monotonic()
 
     def _whole(self) -> dict[str, Any]:
-        alive = self.population.alive
         return {
-            "lanes": self.population.table, "alive": alive, "status": self.status, "last": self.last,
+            "lanes": self.population.table, "status": self.status, "at": self.at, "last": self.last,
         }  # fmt: skip
 
-    def _restore(self) -> bool:
-        """Go on from the newest sound checkpoint; False if there is none."""
-        found = None if self.store is None else self.store.restore(self._whole())
+    def _former(self, saved: Saved) -> dict[str, Any]:
+        """The shapes of the whole as they were when that was saved."""
+        whole = self._whole()
+        log = whole["lanes"].log
+        curves = {"metrics": log.metrics, "terms": log.terms}
+        then, curves = former_shapes(whole, curves, saved.experiment)
+        then["lanes"] = then["lanes"]._replace(log=then["lanes"].log._replace(**curves))
+        return then
+
+    def _restore(self) -> None:
+        """Go on from the newest sound checkpoint, if there is one."""
+        found = None if self.store is None else self.store.restore(self._former)
         here = -1 if found is None else found.step
         (step,) = agree(here)
         if step != here:
@@ -194,16 +265,21 @@ class Drive:
                 f"{step}. All processes must see one checkpoint directory, as on a shared disk."
             )
         if found is None:
-            return False
+            return
         self.warnings.extend(found.warnings)
-        population, whole = self.population, found.tree
-        population.table, population.alive = whole["lanes"], np.array(whole["alive"])
+        population, there = self.population, found.saved.experiment
+        whole = grown(self._whole(), found.tree, self.experiment, there)
+        population.table, self.status = whole["lanes"], whole["status"]
+        self.at, self.last = whole["at"], whole["last"]
+        if there["steps"] < self.agenda.steps:
+            ended = (Status.FINISHED, Status.DIVERGED)
+            short = np.isin(self.status, ended) & (self.at == there["steps"])
+            self.status[short & (population.table.log.stopped < 0)] = Status.RUNNING
         population.step = found.step
-        self.status, self.last = np.array(whole["status"]), np.array(whole["last"])
-        self._told = int(found.note["told"])
-        population.source = found.note.get("source")
-        population.place()
-        return True
+        if there["steps"] == self.agenda.steps:  # with others the windows of a stream may be others
+            population.source = found.saved.note.get("source")
+        if not differences(self.experiment, there):
+            self.concluded, self._layout = found.beside, str(found.saved.note.get("layout"))
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from jaxreg.fit.check import trainer_at
 from jaxreg.fit.trainer import TrainState
 from jaxreg.grid import Grid, point_label
 from jaxreg.sweeps.drive import Agenda
+from jaxreg.sweeps.growth import GRID
 from jaxreg.sweeps.machine.hosts import raw
 from jaxreg.sweeps.program import Common, Spec
 
@@ -23,7 +24,13 @@ __all__ = ["fingerprint"]
 
 
 def fingerprint(
-    spec: Spec, common: Common, grid: Grid, agenda: Agenda, seeds: int, start: TrainState
+    spec: Spec,
+    common: Common,
+    grid: Grid,
+    agenda: Agenda,
+    seeds: int,
+    evals: int,
+    start: TrainState,
 ) -> dict:
     """Name -> number or text; equal for runs that train the same lanes to the same numbers.
 
@@ -31,13 +38,11 @@ def fingerprint(
     far as the same version of jax reads it: with another the texts differ, and are not compared.
     """
     params = _tree.flatten(start.params)
-    coords = {
-        f"the grid's {n}": [float(str(x)) for x in np.asarray(v)] for n, v in grid.coords.items()
-    }
+    coords = {f"{GRID}{n}": [float(str(x)) for x in np.asarray(v)] for n, v in grid.coords.items()}
     return {
         "point": point_label(grid.points),
         **coords,
-        "numbers": digest(grid.points),
+        "points": _digests(grid.points),
         "data": digest(common.data),
         "folds": digest(common.folds),
         "weights": digest(common.weights),
@@ -46,8 +51,10 @@ def fingerprint(
         "key": digest(common.key),
         "random numbers": str(jax.random.key_impl(common.key)),
         "dtypes": sorted({str(x.dtype) for x in jax.tree.leaves((grid.points, start.params))}),
+        "runs": len(common.folds.count),
         "seeds": seeds,
         "steps": agenda.steps,
+        "evals": evals,
         "batch_size": spec.batch_size or 0,
         "evaluations": [int(t) for t in agenda.times],
         "rungs": [list(map(int, rung)) for rung in agenda.rungs],
@@ -86,6 +93,15 @@ def _trace(fn: Callable, *args: Any) -> str:
     found = hashlib.blake2b(text.encode(), digest_size=8)
     found.update(digest(closed.consts).encode())
     return found.hexdigest()
+
+
+def _digests(points: PyTree) -> list[str]:
+    """A hash of the numbers of each point."""
+    leaves = [np.asarray(_array(x)) for x in jax.tree.leaves(points)]
+    kind = "".join(f"{x.dtype}{x.shape[1:]}" for x in leaves).encode()
+    bits = [np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8) for x in leaves if x.size]
+    rows = np.concatenate(bits, 1)
+    return [hashlib.blake2b(kind + row.tobytes(), digest_size=8).hexdigest() for row in rows]
 
 
 def digest(tree: PyTree) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -26,7 +27,16 @@ from jaxreg.fit.batches import init_key, stream_key
 from jaxreg.grid import Grid
 from jaxreg.sweeps.machine.hosts import agree, from_host, raw, to_host
 from jaxreg.sweeps.machine.layout import Layout, memory_limit, narrower, packed
-from jaxreg.sweeps.program import Bundles, Common, LaneState, Log, Program, Spec, programs
+from jaxreg.sweeps.program import (
+    Bundles,
+    Common,
+    LaneState,
+    Log,
+    Program,
+    Spec,
+    lane_shapes,
+    programs,
+)
 from jaxreg.sweeps.reader import Reader
 
 __all__ = ["Population"]
@@ -48,7 +58,7 @@ class Population:
       step: the step that all running lanes have reached.
       alive: bool [K, P], which of them are running.
       table: on the host, the state of every lane, leaves [K, P, ...], as of the last `fetch`.
-      layout: how they lie.
+      layout: how they lie, once they do.
     """
 
     def __init__(
@@ -59,28 +69,53 @@ class Population:
         seeds: int,
         n_pairs: int,
         layout: Layout,
+        probed: Callable[[Spec], Spec],
         reader: Reader | None = None,
     ):
+        """`probed` fills in what only running the user's functions tells: nothing is compiled until lanes
+        are trained."""
         self.spec, self.grid, self.seeds, self.reader = spec, grid, seeds, reader
         self.source: Any = None  # where a stream was before the window of `step`
-        self._programs = programs(spec)
-        self._common = self._everywhere(common)
         self.step = 0
-        self.alive = np.ones((len(grid), n_pairs), bool)
-        keys = _pair_keys(common.key, *np.divmod(np.arange(n_pairs, dtype=np.int32), seeds))
+        self.alive = np.zeros((len(grid), n_pairs), bool)
+        self.layout, self.blocks = layout, list[Block]()
+        self._common, self._probed, self._ready = common, probed, False
+        self.table: LaneState = jax.tree.map(self._unknown, self._lane_shapes())
+
+    def _lane_shapes(self) -> LaneState:
+        """Of the table, for a block of one lane."""
+        one = np.zeros(1, np.int32)
+        keys = jax.eval_shape(_keys_of_pairs, self._common.key, one, one)
+        points = jax.tree.map(lambda x: np.asarray(x)[:1][None], self.grid.points)
+        shapes = lane_shapes(Bundles(points, one, *keys), self._common, self.spec)
+        return jax.eval_shape(raw, shapes)
+
+    def _unknown(self, x: Any) -> np.ndarray:
+        """Of all lanes what is like `x` of one."""
+        nothing = np.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0
+        return np.full((*self.alive.shape, *x.shape[2:]), nothing, x.dtype)
+
+    def ready(self) -> None:
+        """Probe, compile and lay out, once."""
+        if self._ready:
+            return
+        self.spec = self._probed(self.spec)
+        self._programs = programs(self.spec)
+        pairs = np.arange(self.alive.shape[1], dtype=np.int32)
+        keys = _pair_keys(self._common.key, *np.divmod(pairs, self.seeds))
         self._keys = to_host(keys), keys
-        self.layout = self._fitting(layout)
+        self._common = self._everywhere(self._common)
+        self.layout = self._fitting(self.layout)
         self._pool = ThreadPoolExecutor(self.layout.streams)
-        self.blocks: list[Block] = []
-        empty = lambda x: np.zeros((*self.alive.shape, *x.shape[2:]), x.dtype)
-        self.table: LaneState = jax.tree.map(empty, jax.eval_shape(raw, self._shapes))
+        self._ready = True
 
     # --- training ---------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Every lane at step 0, evaluated."""
-        self.blocks = []
-        for lanes, real in self._places(self.layout):
+        """Every lane that is alive at step 0, evaluated."""
+        self.ready()
+        self.step, self.blocks = 0, []
+        for lanes, real in self._places(self.layout, self.alive):
             bundles = self._bundles(lanes)
             states = self._programs.start(bundles, self._common)
             self.blocks.append(Block(lanes, real, bundles, states))
@@ -131,7 +166,8 @@ class Population:
         if not self.alive.any():
             self.blocks = []
             return
-        before, after = self._work(self.blocks), self._work(self._places(self.layout))
+        before = self._work(self.blocks)
+        after = self._work(self._places(self.layout, self.alive))
         saved = (1 - after / before) * seconds_left
         pays = after < before and (self.layout.bundles == 1 or saved > self._compiling)
         if agree(int(pays))[0]:
@@ -160,7 +196,8 @@ class Population:
 
     def place(self) -> None:
         """Lay the running lanes out anew from the table."""
-        self.blocks = [self._block(*places) for places in self._places(self.layout)]
+        self.ready()
+        self.blocks = [self._block(*places) for places in self._places(self.layout, self.alive)]
 
     def _block(self, lanes: np.ndarray, real: np.ndarray) -> Block:
         at = lanes[..., 0], lanes[..., 1]
@@ -170,35 +207,33 @@ class Population:
 
     def each(self, program: Program) -> PyTree:
         """What `program(states, bundles, common)` says of every lane where it ended, leaves [K, P, ...]."""
+        self.ready()
         self.fetch()
-        alive, self.alive = self.alive, np.ones_like(self.alive)
-        places = self._places(self.layout)
-        self.alive = alive
+        places = self._places(self.layout, np.ones_like(self.alive))
 
         def asked(place: tuple[np.ndarray, np.ndarray]) -> PyTree:
             block = self._block(*place)
             return to_host(program(block.states, block.bundles, self._common))
 
         found = list(self._pool.map(asked, places))
-        empty = lambda x: np.zeros((*alive.shape, *x.shape[2:]), x.dtype)
-        table = jax.tree.map(empty, found[0])
+        table = jax.tree.map(self._unknown, found[0])
         for (lanes, real), values in zip(places, found):
             _copied(values, table, lanes, real)
         return table
 
     # --- layout -----------------------------------------------------------------------------------
 
-    def _places(self, layout: Layout) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(lanes, real) of every block."""
-        lanes, real = packed(self.alive, layout.chunk)
-        n = layout.bundles or _rounded(len(lanes), layout.devices, bool(self.alive.all()))
+    def _places(self, layout: Layout, alive: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(lanes, real) of every block, for the lanes [K, P] that are alive."""
+        lanes, real = packed(alive, layout.chunk)
+        n = layout.bundles or _rounded(len(lanes), layout.devices, bool(alive.all()))
         return [_filled(lanes[i : i + n], real[i : i + n], n) for i in range(0, len(lanes), n)]
 
     def _fitting(self, layout: Layout) -> Layout:
         """The layout, narrowed until XLA says that the compiled program fits into memory."""
         limit = memory_limit()
         while True:
-            places = self._places(layout)
+            places = self._places(layout, np.ones_like(self.alive))
             bundles = self._bundles(places[0][0])
             self._shapes = self._programs.start.compiled(bundles, self._common).shapes
             state = _bytes_of(self._shapes) * len(places) // layout.devices + _bytes_of(
@@ -234,11 +269,13 @@ class Population:
         return example.sharding if self.spec.mesh is not None else None
 
 
-@quickly
-def _pair_keys(key: Array, fold: Array, seed: Array) -> tuple[Array, Array]:
+def _keys_of_pairs(key: Array, fold: Array, seed: Array) -> tuple[Array, Array]:
     """Keys of the start and of the stream of each pair: once, and not in the loop of every program."""
     start = jax.vmap(functools.partial(init_key, key))(seed)
     return start, jax.vmap(functools.partial(stream_key, key))(fold, seed)
+
+
+_pair_keys = quickly(_keys_of_pairs)
 
 
 class _Turns:

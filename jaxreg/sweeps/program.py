@@ -39,6 +39,7 @@ __all__ = [
     "Program",
     "Spec",
     "data_of",
+    "lane_shapes",
     "over_lanes",
     "over_mesh",
     "programs",
@@ -248,6 +249,12 @@ def _start(bundles: Bundles, common: Common, *, spec: Spec) -> LaneState:
         return over_lanes(lane)(bundle.points)
 
     return over_lanes(bundle)(bundles)
+
+
+def lane_shapes(bundles: Bundles, common: Common, spec: Spec) -> LaneState:
+    """The shapes of the states of lanes, for which nothing is compiled."""
+    anywhere = dataclasses.replace(spec, mesh=None, shard_params=None)
+    return jax.eval_shape(functools.partial(_start, spec=anywhere), bundles, common)
 
 
 def _no_log(common: Common, spec: Spec) -> Log:

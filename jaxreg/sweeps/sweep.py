@@ -7,6 +7,8 @@ This module checks what the user asked for, builds the population, and turns whe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import os
 import warnings
@@ -14,28 +16,29 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.batches import init_key
-from jaxreg.fit.check import Checked, check, trainer_at
+from jaxreg.fit.check import Checked, check, check_signs, trainer_at
 from jaxreg.fit.intake import check_batch, check_key, count
 from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.single import notes_on
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
-from jaxreg.fit.trainer import MakeTrainer, TrainState
+from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
 from jaxreg.stationarity import Stationarity
 from jaxreg.sweeps.certify import Certify, certificates, certify
-from jaxreg.sweeps.checkpoint import CheckpointStore, exclusive
+from jaxreg.sweeps.checkpoint import CheckpointStore, differences, exclusive, experiment_in
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
+from jaxreg.sweeps.growth import continues, evaluations
 from jaxreg.sweeps.halving import Halving, stages
 from jaxreg.sweeps.machine.hosts import leads
 from jaxreg.sweeps.machine.layout import plan
@@ -78,14 +81,15 @@ class _Options(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A sweep that has been checked and laid out, and of which nothing has been compiled."""
+    """A sweep that has been traced and planned, and of which nothing has been compiled."""
 
-    population: Callable[[], Population]
-    outline: Callable[[Population], Outline]
+    population: Population
+    outline: Callable[[str], Outline]
     agenda: Agenda
     experiment: Callable[[], dict[str, Any]]
+    probe: Callable[[], Any]  # refuses what only running the user's functions tells
+    conclude: dict[str, Callable[[], PyTree]]
     directions: dict[str, str]
-    certify: Certify | None
     warnings: list[str]
 
 
@@ -162,7 +166,7 @@ def sweep(
       ValueError, TypeError: before anything compiles, naming the argument and what to do.
       Interrupted: at Ctrl-C, with the result so far.
 
-    >>> import optax, jaxreg as jr
+    >>> import jax.numpy as jnp, optax, jaxreg as jr
     >>> x = jax.random.normal(jax.random.key(1), (40, 3))
     >>> y = x @ jnp.array([1.0, 0.0, 0.0])
     >>> def trainer(p):
@@ -188,35 +192,49 @@ def sweep(
     calls = Callbacks(callbacks)
     check_machine(options.machine, options.batch_size or rows.stream_rows, len(grid))
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
+    known = None if checkpoint is None else experiment_in(checkpoint)
     with _reading(rows.stream, options, len(grid) * options.seeds) as reader:
-        job = _job(trainer, grid, rows, options, reader)
-        with _store(checkpoint, job) as store, Progress(label, len(grid), steps, progress) as bar:
-            population = job.population()
-            outline = job.outline(population)
-            calls.start(outline)
-            drive = Drive(population, job.agenda, calls, bar, store, checkpoint_every)
-            finished = drive.run()
-            certificate = None
-            if finished and job.certify is not None:
-                certificate = certificates(population, job.certify)
-    result = _result(drive, rows.splits, job.directions, keep_params, outline.made_by, certificate)
+        job = _job(trainer, grid, rows, options, reader, known)
+        with _store(checkpoint, job, known) as (store, experiment):
+            with Progress(label, len(grid), steps, progress) as bar:
+                drive = Drive(
+                    job.population, job.agenda, job.outline, calls, bar,
+                    lambda: {name: ask() for name, ask in job.conclude.items()},
+                    store, checkpoint_every, experiment,
+                )  # fmt: skip
+                finished = drive.run()
+            concluded = {
+                name: _concluded(drive, name, ask)
+                for name, ask in job.conclude.items()
+                if finished or name == "params"
+            }
+    result = _result(drive, rows.splits, job.directions, keep_params, concluded)
     calls.finish(result)
     left_out = [] if reader is None else reader.warnings()
     for text in (*job.warnings, *drive.warnings, *left_out, *calls.report()):
         warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
     if not finished:
-        raise Interrupted(_interruption(population.step, steps, checkpoint), result)
+        raise Interrupted(_interruption(job.population.step, steps, checkpoint), result)
     return result
 
 
 @contextlib.contextmanager
-def _store(checkpoint: str | os.PathLike | None, job: _Job) -> Iterator[CheckpointStore | None]:
-    """The store of a sweep, which no other run can open meanwhile; of several processes one writes."""
+def _store(
+    checkpoint: str | os.PathLike | None, job: _Job, known: dict[str, Any] | None
+) -> Iterator[tuple[CheckpointStore | None, dict[str, Any]]]:
+    """The store of a sweep, which no other run can open meanwhile; of several processes one writes.
+
+    With what the sweep is known by in it. A directory is claimed after all that can be refused has been;
+    one that is `known` to be this sweep's has been through that.
+    """
+    experiment = {} if checkpoint is None else job.experiment()
+    if known is None or differences(experiment, known):
+        job.probe()
     if checkpoint is None:
-        yield None
+        yield None, experiment
         return
     with exclusive(checkpoint) if leads() else contextlib.nullcontext():
-        yield CheckpointStore(checkpoint, job.experiment())
+        yield CheckpointStore(checkpoint, experiment, continues=continues), experiment
 
 
 def _reading(stream: Stream | None, options: _Options, lanes: int) -> Any:
@@ -228,9 +246,14 @@ def _reading(stream: Stream | None, options: _Options, lanes: int) -> Any:
 
 
 def _job(
-    trainer: MakeTrainer, grid: Grid, rows: Rows, options: _Options, reader: Reader | None
+    trainer: MakeTrainer,
+    grid: Grid,
+    rows: Rows,
+    options: _Options,
+    reader: Reader | None,
+    known: dict[str, Any] | None,
 ) -> _Job:
-    """Everything that can be refused is refused here."""
+    """Everything that traces tell is refused here; `known` is the experiment that goes on."""
     o, splits = options, rows.splits
     n_folds = len(splits.table.count)
     n_pairs = n_folds * o.seeds
@@ -244,36 +267,89 @@ def _job(
     numbers = rows.prepared.of_fold(0)
     checked = check("sweep", trainer, point, batch, o.key, numbers)
     _refuse_idle(checked, grid)
-    agenda = _agenda(o.steps, o.evals, o.halving, len(grid))
+    agenda = _agenda(o, len(grid), known)
     lanes = widest(trainer, point, checked.state, batch, o.key, numbers)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
-    ways = judge.find_ways(
-        "sweep", trainer, point, data, o.key,
-        weighted=rows.weights is not None, padded=padded, numbers=numbers,
-    )  # fmt: skip
-    judge.check_sizes("sweep", ways, splits.sizes)
-    by_rows = any(way == "whole" for _, way in ways)
+    made = trainer_at("sweep", trainer, point)
+    probe = _Probe(trainer, grid, rows, o, checked, data, numbers, padded)
     spec = Spec(
-        trainer, ways, splits.sizes if by_rows else (), tuple(terms_in(point)), o.batch_size,
+        trainer, tuple((name, "unknown") for name in made.measures), (), tuple(terms_in(point)),
+        o.batch_size,
         _ahead(agenda, splits.fewest, o.batch_size) if reader is None else reader.width,
         splits.fewest, padded, rows.prepared.apart,
         o.patience is not None, mesh, o.machine.shard_params,
     )  # fmt: skip
     common = Common(
         rows.prepared.data, reader and reader.window(0).batches, rows.prepared.numbers,
-        jax.tree.map(jnp.asarray, splits.table), rows.weights, o.key,
-        jnp.asarray(agenda.times, jnp.int32), jnp.asarray(o.patience or 0, jnp.int32),
+        jax.tree.map(_tree.placed, splits.table), rows.weights, o.key,
+        _tree.placed(np.int32(agenda.times)), _tree.placed(np.int32(o.patience or 0)),
     )  # fmt: skip
+    population = Population(spec, common, grid, o.seeds, n_pairs, layout, probe.filled_in, reader)
+    conclude: dict[str, Callable[[], PyTree]] = {}
+    if made.eval_params is not None and o.patience is None:
+        conclude["params"] = lambda: _judged(population)
+    if o.stationarity:
+        conclude["stationarity"] = lambda: certificates(population, probe.certify)
     return _Job(
-        lambda: Population(spec, common, grid, o.seeds, n_pairs, layout, reader),
-        lambda population: _outline(population, n_folds, o, rows),
+        population,
+        lambda layout: _outline(population, n_folds, o, rows, layout),
         agenda,
-        lambda: fingerprint(spec, common, grid, agenda, o.seeds, checked.state),
-        judge.directions(trainer_at("sweep", trainer, point)),
-        certify(trainer, point, checked.state, rows, o.key, numbers) if o.stationarity else None,
-        notes_on(checked, point)
-        + lost_steps("sweep", trainer, grid.points, checked.state, init_key(o.key, 0), numbers),
+        lambda: fingerprint(spec, common, grid, agenda, o.seeds, o.evals, checked.state),
+        lambda: probe.filled_in(spec),
+        conclude,
+        judge.directions(made),
+        probe.warnings,
     )
+
+
+class _Probe:
+    """What is found out by running the user's functions, once, and refused where it must be."""
+
+    def __init__(
+        self,
+        trainer: MakeTrainer,
+        grid: Grid,
+        rows: Rows,
+        options: _Options,
+        checked: Checked,
+        data: tuple,
+        numbers: PyTree,
+        padded: bool,
+    ):
+        self._trainer, self._grid, self._point = trainer, grid, grid[len(grid) - 1]
+        self._rows, self._options, self._checked = rows, options, checked
+        self._data, self._numbers, self._padded = data, numbers, padded
+        self.warnings = notes_on(checked, self._point)
+
+    @functools.cached_property
+    def certify(self) -> Certify:
+        """How a certificate is made."""
+        return certify(
+            self._trainer, self._point, self._checked.state, self._rows, self._options.key,
+            self._numbers,
+        )  # fmt: skip
+
+    @functools.cached_property
+    def _found(self) -> dict[str, Any]:
+        trainer, checked, splits = self._trainer, self._checked, self._rows.splits
+        check_signs("sweep", trainer, self._point, checked)
+        ways = judge.find_ways(
+            "sweep", trainer, self._point, self._data, self._options.key,
+            weighted=self._rows.weights is not None, padded=self._padded, numbers=self._numbers,
+        )  # fmt: skip
+        judge.check_sizes("sweep", ways, splits.sizes)
+        if self._options.stationarity:
+            _ = self.certify
+        key = init_key(self._options.key, 0)
+        self.warnings += lost_steps(
+            "sweep", trainer, self._grid.points, checked.state, key, self._numbers
+        )
+        by_rows = any(way == "whole" for _, way in ways)
+        return {"ways": ways, "sizes": splits.sizes if by_rows else ()}
+
+    def filled_in(self, spec: Spec) -> Spec:
+        """The spec with the ways in which the measures are called."""
+        return dataclasses.replace(spec, **self._found)
 
 
 def _refuse_idle(checked: Checked, grid: Grid) -> None:
@@ -286,12 +362,12 @@ def _refuse_idle(checked: Checked, grid: Grid) -> None:
         )
 
 
-def _agenda(steps: int, evals: int, halving: Halving | None, n_points: int) -> Agenda:
+def _agenda(options: _Options, n_points: int, known: dict[str, Any] | None) -> Agenda:
     """When to evaluate, `evals` times evenly and at each rung, and when to give up."""
+    steps, halving = options.steps, options.halving
     rungs = halving.schedule(n_points, steps) if halving else []
-    ahead = -(-steps // evals)
-    times = {0, *range(ahead, steps, ahead), steps, *(rung.step for rung in rungs)}
-    return Agenda(steps, np.array(sorted(times)), rungs)
+    times = {*evaluations(None if rungs else known, steps, options.evals)}
+    return Agenda(steps, np.array(sorted(times | {rung.step for rung in rungs})), rungs)
 
 
 def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
@@ -300,11 +376,13 @@ def _ahead(agenda: Agenda, fewest: int, batch_size: int | None) -> int:
     return min(longest, int(np.clip(fewest // (batch_size or fewest), 64, 1024)))
 
 
-def _outline(population: Population, folds: int, options: _Options, rows: Rows) -> Outline:
+def _outline(
+    population: Population, folds: int, options: _Options, rows: Rows, layout: str
+) -> Outline:
     made_by = {
         "steps": options.steps, "seeds": options.seeds, "folds": folds,
         "batch_size": options.batch_size, "halving": options.halving and repr(options.halving),
-        "patience": options.patience, "layout": str(population.layout), "jax": jax.__version__,
+        "patience": options.patience, "layout": layout, "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "prepare": rows.prepared.apart or rows.prepared.numbers is not None,
         "sample_weight": rows.weights is not None,
@@ -322,8 +400,7 @@ def _result(
     splits: Splits,
     directions: dict[str, str],
     keep_params: bool,
-    made_by: str,
-    certificate: Stationarity | None,
+    concluded: dict[str, PyTree],
 ) -> SweepResult:
     """Everything in named axes."""
     population, times = drive.population, drive.agenda.times
@@ -332,8 +409,8 @@ def _result(
     table = jax.tree.map(named, population.table)
     curves: dict[str, np.ndarray] = table.log.metrics  # [K, fold, seed, time, 2]
     params = table.train.params if table.best is None else table.best.model[0]
-    if keep_params and table.best is None:
-        params = _judged(population, table.train)
+    if "params" in concluded:
+        params = jax.tree.map(named, concluded["params"])
     return SweepResult(
         coords=population.grid.coords,
         points=population.grid.points,
@@ -348,19 +425,30 @@ def _result(
         directions=directions,
         repeats=splits.repeats,
         overlap=splits.overlap,
-        made_by=made_by,
-        certificate=jax.tree.map(named, certificate),
+        made_by=drive.outlined.made_by,
+        certificate=jax.tree.map(named, concluded.get("stationarity")),
     )
 
 
-def _judged(population: Population, states: TrainState) -> PyTree:
-    """The parameters that are judged, of every lane."""
+def _judged(population: Population) -> PyTree:
+    """The parameters that are judged, of every lane, [K, P, ...]."""
     trainer, points = population.spec.trainer, population.grid.points
-    if trainer_at("sweep", trainer, population.grid[0]).eval_params is None:
-        return states.params
     lane = lambda point: lambda state: trainer_at("sweep", trainer, point).judged(state).params
-    lanes = lambda point, states: jax.vmap(jax.vmap(lane(point)))(states)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lanes))(points, states))
+    lanes = lambda point, states: jax.vmap(lane(point))(states)
+    judged = jax.jit(jax.vmap(lanes))(points, population.table.train)
+    return jax.tree.map(np.asarray, judged)
+
+
+def _concluded(drive: Drive, name: str, ask: Callable[[], PyTree]) -> PyTree:
+    """What is asked of all lanes at the end, if the run that ended has not asked it already."""
+    if name in drive.conclusions:
+        return drive.conclusions[name]
+    stored = drive.concluded.get(name)
+    if stored is None:
+        return ask()
+    if name == "stationarity":
+        return Stationarity(**stored.nested())
+    return stored.like(drive.population.table.train.params, "sweep", name)
 
 
 def _interruption(step: int, steps: int, checkpoint: Any) -> str:

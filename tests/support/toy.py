@@ -1,5 +1,8 @@
 """A small sweep that several tests share: 5 λ x 3 folds x 2 seeds of a two-layer net on 24 rows."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +58,28 @@ def run(grid=None, data=DATA, **kwargs):
     }  # fmt: skip
     grid = jr.grid(make, lam=LAMS) if grid is None else grid
     return jr.sweep(trainer, grid, data, **{**given, **kwargs})
+
+
+class Press(jr.Callback):
+    """Ctrl-C at a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def evaluated(self, evaluation):
+        if evaluation.step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def numbers(result):
+    return (
+        result.train,
+        result.valid,
+        result.penalty_value,
+        result.params,
+        result.status,
+        result.stop,
+    )
 
 
 def streamed(index=0, count=1, **kwargs):

@@ -71,7 +71,7 @@ def test_what_was_saved_comes_back_to_the_bit_with_its_note(store):
     store.save(3, tree, note)
     found = store.restore(jax.tree.map(lambda x: x, tree))
     assert_same(found.tree, tree)
-    assert (found.step, found.note, found.warnings) == (3, note, ())
+    assert (found.step, found.saved.note, found.warnings) == (3, note, ())
 
 
 def test_two_leaves_under_one_name_come_back_in_their_order(store):
@@ -477,7 +477,7 @@ if me == 0:
 sync_global_devices("the first has saved")
 found = store.restore(tree)
 assert found.tree["w"].tobytes() == tree["w"].tobytes()
-assert (found.step, found.note, found.warnings) == (2, {"step": 2}, ())
+assert (found.step, found.saved.note, found.warnings) == (2, {"step": 2}, ())
 assert jax.process_count() == 2
 jax.distributed.shutdown()  # each waits for the other
 if me == 0:

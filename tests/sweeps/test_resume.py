@@ -1,7 +1,6 @@
 """Resuming: whatever ended the first run, the same call ends bit for bit as if nothing had."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from support.paths import TESTS
-from support.toy import LAMS, assert_equal, make, run
+from support.toy import LAMS, Press, assert_equal, make, numbers, run
 
 import jaxreg as jr
 from jaxreg.sweeps import drive
@@ -22,28 +21,6 @@ OPTIONS = {"steps": 40, "evals": 20, "halving": jr.Halving(0.5, 2), "patience": 
 @pytest.fixture(scope="module")
 def uninterrupted():
     return run(**OPTIONS)
-
-
-class Press(jr.Callback):
-    """Ctrl-C at a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def evaluated(self, evaluation):
-        if evaluation.step == self.step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def numbers(result):
-    return (
-        result.train,
-        result.valid,
-        result.penalty_value,
-        result.params,
-        result.status,
-        result.stop,
-    )
 
 
 @pytest.mark.parametrize("step", [0, 8, 14])
@@ -79,8 +56,8 @@ def test_a_finished_sweep_is_read_and_not_run_again(uninterrupted, tmp_path, mon
 
 def test_another_experiment_is_refused_with_the_difference(tmp_path):
     run(steps=2, evals=1, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="steps is 4 here and 2 there"):
-        run(steps=4, evals=1, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="steps is 1 here and 2 there"):
+        run(steps=1, evals=1, checkpoint=tmp_path)
     grid = jr.grid(make, lam=[*LAMS[:4], 2.0])
     with pytest.raises(ValueError, match=r"the grid's lam\[4\] is 2.0 here and 1.0 there"):
         run(grid, steps=2, evals=1, checkpoint=tmp_path)
