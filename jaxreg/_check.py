@@ -19,14 +19,32 @@ from jaxreg import _tree
 from jaxreg._tree import PyTree
 
 
+_ENDLESS = 1e30
+_NOT_NEGATIVE = (lambda a: a >= 0), "be >= 0 and not NaN"
+
+
 def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     """`value` as float arrays, leaf by leaf; refuses negative and NaN ones.
+
+    What is above 1e30 becomes that, which no weight in float32 is a match for: 0 * inf is NaN, and a penalty
+    of any strength is 0 at 0, with a gradient of 0.
 
     Raises:
       TypeError: a leaf is no number. ValueError: it is negative or NaN.
     """
     remedy = " For no penalty use Zero()." if name in ("lam", "factor") else ""
-    return _checked(owner, name, value, lambda a: a >= 0, "be >= 0 and not NaN", remedy)
+    return jax.tree.map(_finite, _checked(owner, name, value, *_NOT_NEGATIVE, remedy))
+
+
+def size(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
+    """`value` as float arrays, leaf by leaf; refuses negative and NaN ones, and inf is without a bound."""
+    return _checked(owner, name, value, *_NOT_NEGATIVE, "")
+
+
+def _finite(x: Array) -> Array:
+    if _tree.is_concrete(x) and not (np.asarray(x) > _ENDLESS).any():
+        return x
+    return jnp.minimum(x, _ENDLESS)
 
 
 def above(

@@ -29,7 +29,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import check_step, strength, upcast
+from jaxreg._check import check_step, size, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, Sum
 
@@ -104,7 +104,7 @@ def prox_of_sum(
     """
     _check_call(penalty, method, max_steps)
     check_step("prox_of_sum", step)
-    return _solve(penalty, params, step, strength("prox_of_sum", "tol", tol), max_steps, method)
+    return _solve(penalty, params, step, size("prox_of_sum", "tol", tol), max_steps, method)
 
 
 def _check_call(penalty: Any, method: str, max_steps: int) -> None:

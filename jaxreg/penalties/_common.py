@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg._check import shown, strength
+from jaxreg._check import shown, size, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
 from jaxreg.penalty.combine import Wrapper
@@ -28,7 +28,7 @@ def optional(owner: str, name: str, value: ArrayLike | PyTree | None) -> PyTree 
 
 def share(owner: str, name: str, value: ArrayLike | PyTree, ends: str) -> PyTree:
     """A strength from 0 to 1; `ends` says what these are."""
-    checked = strength(owner, name, value)
+    checked = size(owner, name, value)
     for r in jax.tree.leaves(checked):
         if is_concrete(r) and bool(np.any(np.asarray(r) > 1)):
             raise ValueError(f"{owner}: `{name}` is a share between {ends}, got {shown(value)}.")

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg._check import shown, strength
+from jaxreg._check import shown, size
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._axes import Axis, check_across, inside
@@ -93,7 +93,7 @@ class GroupSet(Constraint):
 
 def whole(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     """A count as float arrays, so that it is a leaf like any strength; refuses fractions."""
-    checked = strength(owner, name, value)
+    checked = size(owner, name, value)
     for count in jax.tree.leaves(checked):
         if is_concrete(count) and bool(np.any(np.asarray(count) % 1 != 0)):
             raise ValueError(f"{owner}: `{name}` must be a whole number, got {shown(value)}.")

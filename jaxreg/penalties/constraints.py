@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import prox
-from jaxreg._check import strength
+from jaxreg._check import size
 from jaxreg._tree import PyTree
 from jaxreg.penalties._axes import Axis
 from jaxreg.penalties._constraint import GroupSet, whole
@@ -215,7 +215,7 @@ def l1_ball(radius: ArrayLike | PyTree, *, axis: Axis = None) -> Penalty:
     >>> jr.l1_ball(1.0).prox(jnp.array([1.25, -0.75]), 0.1).tolist()
     [0.75, -0.25]
     """
-    return L1Ball(strength("l1_ball", "radius", radius), axis=checked_axis("l1_ball", axis))
+    return L1Ball(size("l1_ball", "radius", radius), axis=checked_axis("l1_ball", axis))
 
 
 def l2_ball(radius: ArrayLike | PyTree, *, axis: Axis = None) -> Penalty:
@@ -237,7 +237,7 @@ def l2_ball(radius: ArrayLike | PyTree, *, axis: Axis = None) -> Penalty:
     >>> jr.l2_ball(2.5).prox(jnp.array([3.0, 4.0]), 0.1).tolist()
     [1.5, 2.0]
     """
-    return L2Ball(strength("l2_ball", "radius", radius), axis=checked_axis("l2_ball", axis))
+    return L2Ball(size("l2_ball", "radius", radius), axis=checked_axis("l2_ball", axis))
 
 
 def max_norm(radius: ArrayLike | PyTree, *, axis: Axis = -1) -> Penalty:
@@ -261,7 +261,7 @@ def max_norm(radius: ArrayLike | PyTree, *, axis: Axis = -1) -> Penalty:
     >>> jr.max_norm(2.5).prox(jnp.array([[3.0, 0.3], [4.0, 0.4]]), 0.1).tolist()
     [[1.5..., 0.3...], [2.0, 0.4...]]
     """
-    return L2Ball(strength("max_norm", "radius", radius), axis=checked_axis("max_norm", axis))
+    return L2Ball(size("max_norm", "radius", radius), axis=checked_axis("max_norm", axis))
 
 
 def linf_ball(radius: ArrayLike | PyTree) -> Penalty:
@@ -279,7 +279,7 @@ def linf_ball(radius: ArrayLike | PyTree) -> Penalty:
     >>> jr.linf_ball(1.0).prox(jnp.array([3.0, -0.5]), 0.1).tolist()
     [1.0, -0.5]
     """
-    return LinfBall(strength("linf_ball", "radius", radius))
+    return LinfBall(size("linf_ball", "radius", radius))
 
 
 def simplex(scale: ArrayLike | PyTree = 1.0, *, axis: Axis = None) -> Penalty:
@@ -300,7 +300,7 @@ def simplex(scale: ArrayLike | PyTree = 1.0, *, axis: Axis = None) -> Penalty:
     >>> jr.simplex().prox(jnp.array([1.0, 0.5, -2.0]), 0.1).tolist()
     [0.75, 0.25, 0.0]
     """
-    return Simplex(strength("simplex", "scale", scale), axis=checked_axis("simplex", axis))
+    return Simplex(size("simplex", "scale", scale), axis=checked_axis("simplex", axis))
 
 
 def unit_norm(*, axis: Axis = -1) -> Penalty:

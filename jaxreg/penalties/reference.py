@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import above, at_least_float, number, strength, upcast
+from jaxreg._check import above, at_least_float, number, size, strength, upcast
 from jaxreg._tree import PyTree
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._common import optional
@@ -271,7 +271,7 @@ def adaptive_weights(
     >>> adaptive_weights({"w": jnp.array([1.0, 0.0])}, epsilon=0.5)["w"].tolist()
     [0.66..., 2.0]
     """
-    power = strength("adaptive_weights", "power", power)
+    power = size("adaptive_weights", "power", power)
     epsilon = above("adaptive_weights", "epsilon", epsilon, 0)
 
     def weight(x: Any) -> Array:

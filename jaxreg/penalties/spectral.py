@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import prox
-from jaxreg._check import strength
+from jaxreg._check import size
 from jaxreg._tree import PyTree
 from jaxreg.penalties._constraint import Constraint, whole
 from jaxreg.penalties._matrices import (
@@ -115,7 +115,7 @@ def spectral_ball(radius: ArrayLike | PyTree, *, rows: int = 1, columns: int = 1
     >>> jnp.diag(jr.spectral_ball(1.0).prox(jnp.diag(jnp.array([3.0, 0.5])), 0.1)).round(3)
     Array([1. , 0.5], dtype=float32)
     """
-    checked = strength("spectral_ball", "radius", radius)
+    checked = size("spectral_ball", "radius", radius)
     return SpectralBall(checked, **axes("spectral_ball", rows, columns))
 
 

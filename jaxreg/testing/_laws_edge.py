@@ -5,6 +5,8 @@ Most bugs of the field live here: 0/0 at a zero group, the derivative of a root 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,38 @@ def empty_leaves(case: Case) -> None:
         raise
     good = np.isfinite(np.asarray(moved)).all() and not np.isnan(np.asarray(value)).any()
     case.require(good, "an empty leaf gives NaN or inf")
+
+
+def any_strength(case: Case) -> None:
+    """With lam from 1e-30 to 1e30 in float32 nothing is NaN, the prox is finite, and zeros of R stay so."""
+    if not case.subject.has_lam:
+        raise DoesNotApply("it has no `lam`")
+    step = None if case.subject.refusals["prox"] is not None else case.step
+    points = case.points.astype(np.float32)
+    with jax.enable_x64(False):
+        usual, _ = _compiled.narrow(case.layout, jnp.float32, case.penalty, points, step)
+        for size in (1e-30, 1e7, 1e20, 1e30):
+            penalty = case.penalty.map_field("lam", functools.partial(_sized, size))
+            found = _compiled.narrow(case.layout, jnp.float32, penalty, points, step)
+            _is_sound(case, points, np.asarray(usual) == 0, size, *map(np.asarray, found))
+            grad = case.gradient(points, penalty)
+            good = ~np.isnan(grad).any(1) | ~np.isfinite(found[0])
+            detail = f"with lam = {size:g} the gradient is NaN"
+            case.require(good, detail, grad, x=points, gradient=grad)
+
+
+def _sized(size: float, lam):
+    large = lambda v: jnp.where(v > 0, size, 0.0).astype(v.dtype)
+    return jax.tree.map(lambda v: large(jnp.asarray(v)), lam)
+
+
+def _is_sound(case: Case, points, zero, size: float, value, moved) -> None:
+    when = f"with lam = {size:g}"
+    case.require(~np.isnan(value), f"{when} the value is NaN", x=points, value=value)
+    stays = (value == 0) | ~zero
+    case.require(stays, f"{when} a value that was 0 is not", x=points, value=value)
+    good = np.isfinite(moved).all(1)
+    case.require(good, f"{when} the prox is not finite", moved, case.step, x=points, prox=moved)
 
 
 def _emptied(case: Case):

@@ -49,6 +49,7 @@ _TABLE: tuple[tuple[Law, int | None], ...] = (
     (form.dtype_kept, 3),
     (edge.empty_leaves, 1),
     (edge.huge_and_tiny, 2),
+    (edge.any_strength, 2),
 )
 
 LAWS: dict[str, Law] = {law.__name__: law for law, _ in _TABLE}

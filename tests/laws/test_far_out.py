@@ -78,6 +78,31 @@ def test_a_long_step_is_as_far_out_as_a_large_strength(name):
         np.testing.assert_allclose(prox(PENALTIES[name](lam), step), limit, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_at_any_strength_it_is_0_where_it_was_and_so_is_its_gradient(name):
+    made = PENALTIES[name]
+    zero = {"l2_sp": 0.5, "a sum around": 0.5, "around": 1.0}.get(name, 0.0) * jnp.ones_like(X)
+    both = jax.jit(jax.value_and_grad(lambda reg, x: reg(x), 1))
+    for lam in (1e-30, 1.0, *FAR):
+        value, slope = both(made(lam), zero)
+        assert value == 0
+        np.testing.assert_array_equal(slope, 0)
+        value, slope = both(made(lam), X)
+        assert not np.isnan(value)
+        assert not np.isnan(slope).any() or not np.isfinite(value)
+
+
+def test_a_strength_without_end_is_one_of_1e30_where_it_is_made_and_where_it_is_traced():
+    assert jr.l1(np.inf).lam == np.float32(1e30)
+    values = jax.vmap(lambda lam: jr.l1(lam)(jnp.zeros(3)))(jnp.array([1.0, np.inf]))
+    np.testing.assert_array_equal(values, 0)
+    assert (np.inf * jr.l2(1.0))(jnp.zeros(3)) == 0
+    assert jr.l1(0.1, weights=jnp.array([1.0, np.inf, 1.0]))(
+        jnp.array([1.0, 0.0, 0.0])
+    ) == np.float32(0.1)
+    assert jr.max_norm(np.inf).radius == np.inf, "a bound of inf is no bound"
+
+
 def test_the_limits_are_those_of_the_formulas():
     prox = lambda reg: reg.prox(X, 0.5)
     zero = np.zeros((4, 3))
