@@ -18,7 +18,6 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 
-
 _ENDLESS = 1e30
 _NOT_NEGATIVE = (lambda a: a >= 0), "be >= 0 and not NaN"
 
@@ -26,7 +25,7 @@ _NOT_NEGATIVE = (lambda a: a >= 0), "be >= 0 and not NaN"
 def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     """`value` as float arrays, leaf by leaf; refuses negative and NaN ones.
 
-    What is above 1e30 becomes that, which no weight in float32 is a match for: 0 * inf is NaN, and a penalty
+    What is above 1e30 becomes that, far beyond every limit in float32: 0 * inf is NaN, and a penalty
     of any strength is 0 at 0, with a gradient of 0.
 
     Raises:
@@ -59,6 +58,24 @@ def number(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     return _checked(owner, name, value, lambda a: ~np.isnan(a), "not be NaN", "")
 
 
+def within(
+    owner: str, name: str, value: Any, low: float, high: float, ends: str = "both excluded"
+) -> None:
+    """Refuse what is no number between two others; without the ends, or with the lower one.
+
+    Raises:
+      TypeError: it is no number. ValueError: it is outside.
+    """
+    number(owner, name, value)
+    if not _tree.is_concrete(value):
+        return
+    inside = low < value < high or (ends != "both excluded" and value == low)
+    if not inside:
+        raise ValueError(
+            f"{owner}: `{name}` must be between {low:g} and {high:g}, {ends}, got {shown(value)}."
+        )
+
+
 def _checked(
     owner: str,
     name: str,
@@ -85,9 +102,22 @@ def _checked(
     return jax.tree.map(check, value, is_leaf=lambda x: x is None)
 
 
+def flag(owner: str, name: str, value: Any) -> bool:
+    """True or False, also numpy's; a text such as "no" would count as True.
+
+    Raises:
+      TypeError: it is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{owner}: `{name}` must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
 def check_step(owner: str, step: ArrayLike | PyTree) -> PyTree:
     """`step` itself; refuses a negative or NaN number."""
     for s in jax.tree.leaves(step):
+        if isinstance(s, bool) or not (hasattr(s, "dtype") or isinstance(s, (int, float))):
+            raise TypeError(f"{owner}: `step` must be a number or a pytree of them, got {s!r}.")
         if _tree.is_concrete(s) and not np.all(np.asarray(s) >= 0):
             raise ValueError(f"{owner}: `step` must be >= 0 and not NaN, got {shown(s)}.")
     return step

@@ -291,6 +291,24 @@ def is_concrete(x: Any) -> bool:
     return not isinstance(x, Tracer)
 
 
+def check_arrays(owner: str, name: str, tree: PyTree) -> None:
+    """Refuse what has no leaves, and leaves that are no arrays.
+
+    Raises:
+      TypeError: naming the leaf.
+    """
+    leaves = flatten(tree)
+    if not leaves.values:
+        raise TypeError(
+            f"{owner}: `{name}` must be a pytree of arrays, got {tree!r}, which has no leaves."
+        )
+    for path, x in zip(leaves.paths, leaves.values):
+        alone = x is tree and not hasattr(x, "dtype") and not isinstance(x, (int, float))
+        if alone or isinstance(x, (str, bytes)):
+            where = f" at {path!r}" if path else ""
+            raise TypeError(f"{owner}: `{name}` must be a pytree of arrays, got {x!r}{where}.")
+
+
 def placed(x: Any) -> Array:
     """`x` as an array of jax, for which nothing is compiled; one that is traced stays as it is."""
     if isinstance(x, Array):

@@ -109,7 +109,7 @@ def choose(rule: str, scores: Scores) -> int:
       ValueError: no such rule, no candidate, or the rule lacks a standard error or an order.
     """
     if rule not in RULES:
-        raise ValueError(f"best: no rule {rule!r}; choose from {sorted(RULES)}.")
+        raise ValueError(f"best: `rule` must be one of {sorted(RULES)}, got {rule!r}.")
     if not np.isfinite(scores.mean).any():
         raise ValueError("best: no point has a finite score.")
     return RULES[rule](scores)

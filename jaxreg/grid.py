@@ -151,7 +151,11 @@ def points(make: Callable[..., PyTree] | Sequence[PyTree], **columns: ArrayLike)
     >>> jr.points([jr.l1(0.1), jr.l1(0.3)])
     Grid(2 x l1, point=0 … 1)
     """
-    listed = list(make) if isinstance(make, Sequence) and not hasattr(make, "_fields") else None
+    listed = None
+    if isinstance(make, Sequence) and not isinstance(make, str) and not hasattr(make, "_fields"):
+        listed = list(make)
+    if listed == []:
+        raise ValueError("points: `make` must have at least one point, got an empty list.")
     if listed is not None and not columns:
         columns = {"point": np.arange(len(listed))}
     values = _columns("points", columns)
@@ -192,7 +196,9 @@ def _axis(owner: str, name: str, value: ArrayLike) -> np.ndarray:
     if not array.size:
         raise ValueError(f"{owner}: `{name}` is empty; give at least one value.")
     if np.isnan(array).any():
-        raise ValueError(f"{owner}: `{name}` has NaN at position {int(np.isnan(array).argmax())}.")
+        raise ValueError(
+            f"{owner}: `{name}` has NaN at position {int(np.isnan(array).argmax())}. Leave it out."
+        )
     return array
 
 
@@ -295,8 +301,8 @@ def _stacked(owner: str, made: list[PyTree], coords: dict[str, np.ndarray]) -> G
     odd = [p for p in made if _structure(p) not in first]
     if odd:
         raise ValueError(
-            f"{owner}: the points have different structure; only numbers may depend on the axes, not "
-            "selectors, the axes of a penalty, its number of terms or the shape of an array. Compare "
+            f"{owner}: the points of `make` have different structure; only numbers may depend on the axes, "
+            "not selectors, the axes of a penalty, its number of terms or the shape of an array. Got "
             f"{made[0]!r} and {odd[0]!r}."
         )
     return _grid(jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs)), *made), coords)
@@ -402,9 +408,26 @@ def map_grid(fit: Callable[..., Any], grid: Grid, *args: Any, chunk: int | None 
         raise TypeError(
             f"map_grid: `grid` must come from jaxreg.grid or jaxreg.points, got {_kind(grid)}."
         )
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"map_grid: `chunk` must be at least 1 or None, got {chunk}.")
+    _check_takes_a_point(fit, args)
+    if chunk is not None and (
+        isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1
+    ):
+        raise ValueError(
+            f"map_grid: `chunk` must be an integer of at least 1 or None, got {chunk!r}."
+        )
+    chunk = None if chunk is None else int(chunk)
     return _map(fit, grid.points, args, chunk)
+
+
+def _check_takes_a_point(fit: Callable[..., Any], args: tuple) -> None:
+    try:
+        inspect.signature(fit).bind(None, *args)
+    except TypeError as error:
+        raise TypeError(
+            f"map_grid: `fit` must take a point and {len(args)} more arguments, got {fit!r}: {error}."
+        ) from error
+    except ValueError:  # a builtin that does not tell its arguments
+        return
 
 
 @functools.partial(jax.jit, static_argnames=("fit", "chunk"))

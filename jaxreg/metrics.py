@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -100,26 +101,45 @@ class Metric:
         Raises:
           ValueError: shapes that do not fit, or a label that is no class.
         """
-        y, predicted = jnp.asarray(y), jnp.asarray(predicted)
+        y, predicted = self._numbers("y", y), self._numbers("predicted", predicted)
         fits = y.ndim > 0 and predicted.shape[: y.ndim] == y.shape
         if not fits or predicted.ndim > y.ndim + (self.name in _OF_CLASSES):
             raise ValueError(
-                f"metrics.{self.name}: predictions must have the shape of the labels, {list(y.shape)}"
+                f"metrics.{self.name}: `predicted` must have the shape of the labels `y`, {list(y.shape)}"
                 f"{', or one axis more for the classes' if self.name in _OF_CLASSES else ''}, got "
                 f"{list(predicted.shape)}."
             )
         n = len(y)
-        weights = jnp.ones(n) if sample_weight is None else jnp.asarray(sample_weight, float)
-        if weights.shape != (n,):
-            raise ValueError(
-                f"metrics.{self.name}: `sample_weight` must have the shape [{n}], got "
-                f"{list(weights.shape)}."
-            )
+        weights = jnp.ones(n) if sample_weight is None else self._weights(sample_weight, n)
         weights = weights / jnp.sum(weights)
         score = self.formula(y, predicted, weights)
         if self.name not in _OF_CLASSES:
             return score
         return jnp.where(self._any_other(y, predicted, weights), jnp.nan, score)
+
+    def _numbers(self, name: str, values: Any) -> Array:
+        if hasattr(values, "dtype") and isinstance(values, Array):
+            return values
+        array = np.asarray(values)
+        if array.dtype.kind not in "biufc" and not jnp.issubdtype(array.dtype, jnp.number):
+            raise TypeError(f"metrics.{self.name}: `{name}` must hold numbers, got {array.dtype}.")
+        return _tree.placed(array)
+
+    def _weights(self, given: Any, n: int) -> Array:
+        weights = self._numbers("sample_weight", given)
+        if weights.shape != (n,):
+            raise ValueError(
+                f"metrics.{self.name}: `sample_weight` must have the shape [{n}], got "
+                f"{list(weights.shape)}."
+            )
+        if _tree.is_concrete(weights):
+            w = np.asarray(weights)
+            if not (w >= 0).all() or not 0 < w.sum() < np.inf:
+                raise ValueError(
+                    f"metrics.{self.name}: `sample_weight` must be >= 0, finite and not all 0, got "
+                    f"{w.min()} … {w.max()}."
+                )
+        return weights.astype(float)
 
     def _any_other(self, y: Array, predicted: Array, weights: Array) -> Array:
         """Whether a label that counts is no class: it would be taken for another one."""

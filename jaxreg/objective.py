@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, Zero
 
@@ -51,6 +52,7 @@ def penalized(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., 
     l2(2.5)
     """
     _check_loss("penalized", loss)
+    flag("penalized", "has_aux", has_aux)
 
     def objective(params: PyTree, penalty: Penalty, *batch: Any, **kwargs: Any) -> Any:
         _check_penalty("penalized", penalty)
@@ -106,6 +108,7 @@ def ledger(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Led
     4.25
     """
     _check_loss("ledger", loss)
+    flag("ledger", "has_aux", has_aux)
 
     def books(params: PyTree, penalty: Penalty, *batch: Any, **kwargs: Any) -> Ledger:
         _check_penalty("ledger", penalty)

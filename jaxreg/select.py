@@ -226,8 +226,10 @@ def path(pattern: str) -> Selector:
     >>> path("*/kernel").matches("layers/0/kernel", None)
     True
     """
-    if not isinstance(pattern, str):
-        raise TypeError(f"path: `pattern` must be a string such as '*/kernel', got {pattern!r}.")
+    if not isinstance(pattern, str) or not pattern:
+        raise TypeError(
+            f"path: `pattern` must be a string such as '*/kernel', and '*' is every leaf, got {pattern!r}."
+        )
     return _Path(pattern)
 
 
@@ -257,13 +259,19 @@ def leaf_mask(mask: _tree.PyTree) -> Selector:
     (True, False)
     """
     leaves = _tree.flatten(mask)
-    odd = [p for p, x in zip(leaves.paths, leaves.values) if not isinstance(x, bool)]
-    if odd:
-        raise TypeError(f"leaf_mask: every leaf must be True or False; {odd[0]!r} is not.")
+    odd = [(p, x) for p, x in zip(leaves.paths, leaves.values) if not isinstance(x, bool)]
+    if odd or not leaves.values:
+        at, got = odd[0] if odd else ("", mask)
+        where = f" at {at!r}" if at else ""
+        raise TypeError(
+            f"leaf_mask: `mask` must be True or False at every leaf, got {got!r}{where}."
+        )
     return _Listed(frozenset(p for p, x in zip(leaves.paths, leaves.values) if x))
 
 
-def as_selector(rule: Selector | str | Callable[[str, Any], bool]) -> Selector:
+def as_selector(
+    rule: Selector | str | Callable[[str, Any], bool], owner: str = "on", name: str = "where"
+) -> Selector:
     """A selector from a selector, a glob or a predicate."""
     if isinstance(rule, Selector):
         return rule
@@ -272,8 +280,8 @@ def as_selector(rule: Selector | str | Callable[[str, Any], bool]) -> Selector:
     if callable(rule):
         return where(rule)
     raise TypeError(
-        f"expected a selector such as jaxreg.kernels, a glob such as '*/kernel' or a function of "
-        f"(path, leaf), got {rule!r}. For a pytree of bools use jaxreg.select.leaf_mask."
+        f"{owner}: `{name}` must be a selector such as jaxreg.kernels, a glob such as '*/kernel' or a "
+        f"function of (path, leaf), got {rule!r}. For a pytree of bools use jaxreg.select.leaf_mask."
     )
 
 

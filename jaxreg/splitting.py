@@ -103,6 +103,9 @@ def prox_of_sum(
     ([1.0, -0.25, 0.0], True)
     """
     _check_call(penalty, method, max_steps)
+    _tree.check_arrays("prox_of_sum", "params", params)
+    if step is None:
+        raise TypeError("prox_of_sum: `step` must be a number or a pytree of them, got None.")
     check_step("prox_of_sum", step)
     return _solve(penalty, params, step, size("prox_of_sum", "tol", tol), max_steps, method)
 
@@ -112,10 +115,12 @@ def _check_call(penalty: Any, method: str, max_steps: int) -> None:
         raise TypeError(
             f"prox_of_sum: `penalty` must be a penalty such as l1(0.1), got {penalty!r}."
         )
-    if method not in _ROUNDS:
+    if not isinstance(method, str) or method not in _ROUNDS:
         raise ValueError(f"prox_of_sum: `method` must be one of {sorted(_ROUNDS)}, got {method!r}.")
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"prox_of_sum: `max_steps` must be an integer >= 1, got {max_steps!r}.")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or not 0 < max_steps < 2**31:
+        raise ValueError(
+            f"prox_of_sum: `max_steps` must be an integer between 1 and 2**31, got {max_steps!r}."
+        )
     for term in penalty.terms():
         if not term.convex:
             raise ValueError(

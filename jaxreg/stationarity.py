@@ -67,6 +67,12 @@ def stationarity(
             f"{type(penalty).__name__}. It comes "
             "after the parameters: stationarity(loss, params, penalty, *batch)."
         )
+    if not callable(loss) or isinstance(loss, Penalty):
+        raise TypeError(
+            "stationarity: `loss` must be a function (params, *batch) -> mean loss, got "
+            f"{type(loss).__name__}."
+        )
+    _tree.check_arrays("stationarity", "params", params)
     mask = _tree.trained(params)
     value = lambda part: loss(_tree.combine(part, params, mask), *batch)
     grads = jax.grad(value)(_tree.partition(params, mask))

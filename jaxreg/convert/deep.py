@@ -151,12 +151,14 @@ def to_adamw(lam: Any, *, variant: Variant = "scaled", learning_rate: Any = None
 
 def _rate(owner: str, variant: str, learning_rate: Any) -> Any:
     """What the fraction that a step loses is divided by to have lam."""
-    if variant == "scaled":
-        return 1
-    if variant not in ("paper", "step"):
+    if variant not in ("scaled", "paper", "step"):
         raise ValueError(
             f"{owner}: `variant` must be 'scaled', 'paper' or 'step', got {variant!r}."
         )
+    if learning_rate is not None:
+        positive(owner, learning_rate=learning_rate)
+    if variant == "scaled":
+        return 1
     if learning_rate is None:
         raise ValueError(
             f"{owner}: variant {variant!r} needs the `learning_rate`; it is not part of the decay."

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import flag, within
 from jaxreg._tree import PyTree
 
 __all__ = ["average_of", "averaged"]
@@ -54,10 +54,8 @@ def averaged(
         raise TypeError(
             f"averaged: `optimizer` must be an optax transformation, got {optimizer!r}."
         )
-    if decay is not None and _tree.is_concrete(decay) and not 0 <= np.asarray(decay) < 1:
-        raise ValueError(
-            f"averaged: `decay` must be at least 0 and less than 1, or None, got {decay}."
-        )
+    if decay is not None:
+        within("averaged", "decay", decay, 0, 1, "or None, the upper end excluded")
     optimizer = optax.with_extra_args_support(optimizer)
     kept = 1.0 if decay is None else decay
 
@@ -91,11 +89,13 @@ def average_of(state: PyTree, *, support: bool = False) -> PyTree:
     Raises:
       ValueError: there is no such state.
     """
+    flag("average_of", "support", support)
     is_one = lambda node: isinstance(node, AveragedState)
     found = [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
     if not found:
         raise ValueError(
-            "average_of: no average is kept in this state. Train with jaxreg.averaged(optimizer)."
+            "average_of: `state` must be that of jaxreg.averaged(optimizer), or have it inside, and no "
+            f"average is kept in what it got, a {type(state).__name__}."
         )
     begun = found[0].weight > 0
 

@@ -95,6 +95,17 @@ def check_coupling(
       ValueError: some leaf grows at both sizes, or something in the chain before or after a coupling moves
         where it rests; the message says how to write the chain.
     """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "check_coupling: `optimizer` must be an optax transformation such as optax.chain("
+            f"jaxreg.add_penalty_gradient(reg), optax.sgd(0.1)), got a {type(optimizer).__name__}."
+        )
+    if not isinstance(penalty, Penalty):
+        raise TypeError(
+            "check_coupling: `penalty` must be a penalty such as jaxreg.l2(0.1), got a "
+            f"{type(penalty).__name__}."
+        )
+    _tree.check_arrays("check_coupling", "params", params)
     _check_order(optimizer, params)
     shapes = _tree.shapes_of(params)
     try:

@@ -32,7 +32,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import upcast
+from jaxreg._check import flag, upcast
 from jaxreg._tree import PyTree
 from jaxreg.coupling.signs import check_direction
 from jaxreg.coupling.stages import Direction
@@ -144,6 +144,7 @@ def decoupled(
     """
     _check_direction("decoupled", direction)
     _check_penalty("decoupled", penalty)
+    flag("decoupled", "scale_by_lr", scale_by_lr)
     _check_rate("decoupled", learning_rate)
     direction = optax.with_extra_args_support(direction)
 
@@ -342,7 +343,8 @@ def _rate_at(learning_rate: Rate, count: ArrayLike) -> Array:
 def _check_rate(owner: str, learning_rate: Any) -> None:
     if callable(learning_rate) or not _tree.is_concrete(learning_rate):
         return
-    if isinstance(learning_rate, (bool, str)) or learning_rate is None:
+    number = hasattr(learning_rate, "dtype") or isinstance(learning_rate, (int, float))
+    if isinstance(learning_rate, bool) or not number:
         raise TypeError(
             f"{owner}: `learning_rate` must be a number or a schedule, got {learning_rate!r}."
         )

@@ -64,7 +64,9 @@ def _check_kind(owner: str, trainer: Any) -> None:
     try:
         inspect.signature(trainer).bind(None)
     except TypeError as error:
-        raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}: {error}.") from error
+        raise TypeError(
+            f"{owner}: `trainer` must be {_EXAMPLE}; got {trainer!r}: {error}."
+        ) from error
     except ValueError:  # a builtin that does not tell its arguments
         return
 

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxreg._check import flag
+from jaxreg.fit.intake import count
+
 __all__ = ["Folds", "folds"]
 
 
@@ -93,7 +96,10 @@ def folds(
     >>> [(train.tolist(), valid.tolist()) for train, valid in folds(6, 2, times=range(6), gap=1)]
     [([0], [2, 3]), ([0, 1, 2], [4, 5])]
     """
-    _check_numbers(n=(n, 2), k=(k, 2), repeats=(repeats, 1), gap=(gap, 0))
+    n, k = count("folds", "n", n, 2), count("folds", "k", k, 2)
+    repeats, gap = count("folds", "repeats", repeats), count("folds", "gap", gap, 0)
+    seed = count("folds", "seed", seed, 0)
+    flag("folds", "blocks", blocks)
     if k > n:
         raise ValueError(f"folds: `k` must be at most the {n} rows there are, got {k}.")
     columns = {"y": y, "groups": groups, "times": times}
@@ -244,14 +250,6 @@ def _check_together(in_order: bool, y: Any, groups: Any, repeats: int, gap: int)
             f"folds: a `gap` of {gap} lies between rows in an order; give `times`, or blocks=True for the "
             "order that the rows have."
         )
-
-
-def _check_numbers(**numbers: tuple[Any, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-            raise TypeError(f"folds: `{name}` must be an integer, got {value!r}.")
-        if value < least:
-            raise ValueError(f"folds: `{name}` must be at least {least}, got {value}.")
 
 
 def _span(sizes: list[int]) -> str:

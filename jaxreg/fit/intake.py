@@ -51,6 +51,12 @@ def as_rows(owner: str, data: Any, name: str = "data", *, ready: bool = True) ->
         loader = callable(data) or (hasattr(data, "__iter__") and not hasattr(data, "shape"))
         outside = " For batches from outside give jaxreg.stream(...)." if loader else ""
         raise TypeError(f"{owner}: `{name}` must be {example}, got {_kind(data)}.{outside}")
+    missing = [i for i, part in enumerate(data) if part is None]
+    if missing:
+        raise TypeError(
+            f"{owner}: `{name}` must be {example}, got None for `{name}[{missing[0]}]`. Leave it "
+            "out, here and in the arguments of the loss."
+        )
     foreign = lambda x: _library(x) is not None or _is_list(x)
     converted = tuple(
         jax.tree.map(lambda x, i=i: _array(owner, f"{name}[{i}]", x), part, is_leaf=foreign)
@@ -241,8 +247,8 @@ def count(owner: str, name: str, value: Any, least: int = 1) -> int:
         )
     if number >= 2**31:
         raise ValueError(
-            f"{owner}: `{name}` must be below 2**31, as programs count in 32 bits, got {number}. Train in "
-            "several calls, each from where the last one ended."
+            f"{owner}: `{name}` must be below 2**31, as programs count in 32 bits, got {number}."
+            + " Train in several calls, each from where the last one ended." * (name == "steps")
         )
     return number
 

@@ -110,6 +110,8 @@ def fit(
         count("fit", name, x, 0) if _tree.is_concrete(x) else x
         for name, x in {"fold": fold, "seed": seed}.items()
     )
+    if point is None:
+        raise TypeError("fit: `point` must be a penalty or a pytree of numbers, got None.")
     segment = _segment(steps, None if remat is None else count("fit", "remat", remat))
     point = jax.tree.map(_number, point)
     ready = prepared("fit", prepare, data, [np.asarray(rows)] if prepare else ())

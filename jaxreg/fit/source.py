@@ -100,7 +100,7 @@ def stream(make: Any) -> Stream:
         return make
     if callable(make):
         return Stream(_of_function(make))
-    if isinstance(make, Iterator) or not hasattr(make, "__iter__"):
+    if isinstance(make, (Iterator, str, bytes)) or not hasattr(make, "__iter__"):
         what = "an iterator, which ends" if isinstance(make, Iterator) else "no iterable"
         raise TypeError(f"stream: `make` is {what} ({type(make).__name__}). {_HOW}.")
     return Stream(lambda epoch: iter(make))

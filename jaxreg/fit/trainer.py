@@ -22,6 +22,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
+from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.coupling import told
 from jaxreg.fit.batches import BatchStream, WindowStream
@@ -93,11 +94,13 @@ class Trainer:
     _numbers = ()  # numbers that were prepared
 
     def __post_init__(self) -> None:
-        for name in ("init", "loss", *["eval_params"] * (self.eval_params is not None)):
-            if not callable(getattr(self, name)):
-                raise TypeError(
-                    f"Trainer: `{name}` must be a function, got {getattr(self, name)!r}."
-                )
+        for name in ("init", "loss", "eval_loss", "eval_params"):
+            given = getattr(self, name)
+            if not callable(given) and (given is not None or not name.startswith("eval")):
+                raise TypeError(f"Trainer: `{name}` must be a function, got {given!r}.")
+        flag("Trainer", "stateful", self.stateful)
+        flag("Trainer", "stochastic", self.stochastic)
+        self._check_metrics()
         if not isinstance(self.optimizer, optax.GradientTransformation):
             raise TypeError(
                 "Trainer: `optimizer` must be an optax transformation such as "
@@ -110,7 +113,22 @@ class Trainer:
                 "Trainer: `eval_loss` is required when the loss is stateful or stochastic: a function "
                 "(params, [model_state,] *batch) -> mean loss with dropout off and running averages."
             )
-        if "loss" in self.metrics:
+
+    def _check_metrics(self) -> None:
+        given = self.metrics
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                "Trainer: `metrics` must be a dict name -> function, such as "
+                f"{{'accuracy': jaxreg.metrics.accuracy(predict)}}, got {given!r}."
+            )
+        odd = [
+            (name, fn) for name, fn in given.items() if not (isinstance(name, str) and callable(fn))
+        ]
+        if odd:
+            raise TypeError(
+                f"Trainer: `metrics` must map names to functions, got {odd[0][0]!r}: {odd[0][1]!r}."
+            )
+        if "loss" in given:
             raise ValueError("Trainer: `metrics` must not contain 'loss'; it is always recorded.")
 
     def __repr__(self) -> str:

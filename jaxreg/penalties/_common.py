@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg._check import shown, size, strength
+from jaxreg._check import flag, number, shown, size, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.penalty import Penalty
 from jaxreg.penalty.combine import Wrapper
@@ -43,8 +43,8 @@ def placed(
     Raises:
       ValueError: both are asked for; whose sign it would be is open.
     """
-    if not isinstance(nonneg, bool):
-        raise TypeError(f"{owner}: `nonneg` must be True or False, got {nonneg!r}.")
+    flag(owner, "nonneg", nonneg)
+    center = None if center is None else number(owner, "center", center)
     if nonneg and center is not None:
         raise ValueError(
             f"{owner}: `nonneg` and `center` together leave open what must be >= 0. For params >= "

@@ -12,7 +12,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import prox
-from jaxreg._check import strength
+from jaxreg._check import flag, strength
 from jaxreg._tree import PyTree, safe_abs
 from jaxreg.penalties._common import optional, share
 from jaxreg.penalties._groups import Grouped, group_norm, structure
@@ -176,6 +176,7 @@ def group_lasso(
     >>> jr.group_lasso(1.0, groups=[[0, 2], [1]], sqrt_size=False)(jnp.array([3.0, 1.0, 4.0])).item()
     6.0
     """
+    flag("group_lasso", "sqrt_size", sqrt_size)
     if names_leaves(groups):
         if axis is not None:
             raise ValueError(
@@ -235,6 +236,7 @@ def sparse_group_lasso(
     [[2.7..., 3.5..., 0.0], [0.0, 0.0, 0.0]]
     """
     owner = "sparse_group_lasso"
+    flag(owner, "sqrt_size", sqrt_size)
     if names_leaves(groups):
         raise TypeError(
             f"{owner}: `groups` of leaves are for group_lasso; add l1(lam) to the objective by "

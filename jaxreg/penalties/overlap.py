@@ -20,7 +20,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree, prox
-from jaxreg._check import strength, upcast
+from jaxreg._check import flag, strength, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalties._axes import across
 from jaxreg.penalties._common import optional
@@ -202,6 +202,7 @@ def overlapping_group_lasso(
     (2.83, True)
     """
     owner = "overlapping_group_lasso"
+    flag(owner, "sqrt_size", sqrt_size)
     if not isinstance(groups, (list, tuple)) or not len(groups):
         raise TypeError(f"{owner}: `groups` must be a list of index lists, got {groups!r}.")
     if not isinstance(axis, int) or isinstance(axis, bool):

@@ -20,7 +20,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree, prox
-from jaxreg._check import check_step, fitted, strength, upcast
+from jaxreg._check import check_step, fitted, flag, strength, upcast
 from jaxreg._tree import PyTree, safe_abs
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._common import optional
@@ -226,6 +226,8 @@ def total_variation(
     True
     """
     lam, weights = strength(_TV, "lam", lam), optional(_TV, "weights", weights)
+    flag(_TV, "isotropic", isotropic)
+    limits = _limits(_TV, tolerance, max_steps)
     if not isinstance(axis, tuple):
         return TotalVariation(lam, weights, line_axis(_TV, axis))
     if len(axis) != 2:
@@ -233,7 +235,7 @@ def total_variation(
     if weights is not None:
         raise ValueError(f"{_TV}: `weights` are for one axis, and `axis` {axis} has two.")
     axis = (line_axis(_TV, axis[0]), line_axis(_TV, axis[1]))
-    return ImageVariation(lam, axis, isotropic, **_limits(_TV, tolerance, max_steps))
+    return ImageVariation(lam, axis, isotropic, **limits)
 
 
 def trend_filter(
@@ -274,13 +276,13 @@ def trend_filter(
     0.2...
     """
     lam = strength("trend_filter", "lam", lam)
-    if order not in (0, 1):
+    if isinstance(order, bool) or order not in (0, 1):
         raise ValueError(
-            f"trend_filter: `order` must be 0 (piecewise constant) or 1 (piecewise linear), got {order}."
+            f"trend_filter: `order` must be 0 (piecewise constant) or 1 (piecewise linear), got {order!r}."
         )
+    limits = _limits("trend_filter", tolerance, max_steps)
     if order == 0:
         return TotalVariation(lam, None, line_axis("trend_filter", axis))
-    limits = _limits("trend_filter", tolerance, max_steps)
     return TrendFilter(lam, line_axis("trend_filter", axis), **limits)
 
 
@@ -288,8 +290,12 @@ _TV = "total_variation"
 
 
 def _limits(owner: str, tolerance: Any, max_steps: Any) -> dict[str, Any]:
-    if not isinstance(tolerance, (int, float)) or not tolerance > 0:
+    is_number = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+    if not is_number or not tolerance > 0:
         raise ValueError(f"{owner}: `tolerance` must be a number > 0, got {tolerance!r}.")
-    if not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"{owner}: `max_steps` must be an integer >= 1, got {max_steps!r}.")
+    is_count = isinstance(max_steps, int) and not isinstance(max_steps, bool)
+    if not is_count or not 1 <= max_steps < 2**31:
+        raise ValueError(
+            f"{owner}: `max_steps` must be an integer between 1 and 2**31, got {max_steps!r}."
+        )
     return {"tolerance": float(tolerance), "max_steps": max_steps}

@@ -199,10 +199,19 @@ class Penalty(abc.ABC):
     def map_field(self, name: str, function: Callable[[Any], Any]) -> Penalty:
         """The same penalty with `function` of the field `name` instead of it, in all its parts.
 
+        Parts without such a field stay as they are.
+
+        Raises:
+          TypeError: `name` is no text, or `function` no function.
+
         >>> import jaxreg as jr
         >>> (jr.l1(0.1) + 2 * jr.l2(0.5).on("w")).map_field("lam", lambda lam: 0 * lam)
         l1(0) + 2 * l2(0).on(path('w'))
         """
+        if not isinstance(name, str):
+            raise TypeError(f"map_field: `name` must be the name of a field, got {name!r}.")
+        if not callable(function):
+            raise TypeError(f"map_field: `function` must be a function, got {function!r}.")
         changes: dict[str, Any] = {}
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name)

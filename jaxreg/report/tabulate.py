@@ -75,6 +75,7 @@ def tabulate(penalty: Penalty, params: PyTree, grads: PyTree | None = None) -> T
             f"tabulate: `penalty` must be a penalty such as jaxreg.l2(0.1), got "
             f"{type(penalty).__name__}. The order is tabulate(penalty, params)."
         )
+    _tree.check_arrays("tabulate", "params", params)
     leaves = _tree.flatten(params)
     losses = _loss_norms(leaves, grads)
     with warnings.catch_warnings():

@@ -47,7 +47,7 @@ def ordered(result: Any, along: str | None = None) -> dict[str, np.ndarray]:
     coords = coordinates(result)
     numbers = [n for n in result.coords if summary.column(result.coords[n]).dtype != object]
     asked = along or next(iter([*result.strengths, *numbers, *result.coords]))
-    summary.chosen("coordinate", asked, result.coords)
+    summary.chosen("along", asked, result.coords)
     first = "λ" if asked == "lam" else asked
     return {first: coords[first], **coords}
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Axis", "add_legend", "dress", "dress_values", "new_axes", "place", "pyplot"]
+__all__ = ["Axis", "add_legend", "dress", "dress_values", "axes_for", "place", "pyplot"]
 
 # Means that span more than this factor are drawn on a log axis.
 _WIDE = 30.0
@@ -23,8 +23,18 @@ def pyplot() -> Any:
     return plt
 
 
-def new_axes() -> Any:
-    """Axes of a figure of their own."""
+def axes_for(ax: Any) -> Any:
+    """The axes that were given, or those of a figure of their own.
+
+    Raises:
+      TypeError: `ax` is something else.
+    """
+    if ax is not None:
+        if not hasattr(ax, "figure"):
+            raise TypeError(
+                f"plot: `ax` must be axes of matplotlib, or None for new ones, got {ax!r}."
+            )
+        return ax
     return pyplot().subplots(figsize=(7, 4.5), layout="constrained")[1]
 
 

@@ -26,7 +26,7 @@ from jaxreg.results._pictures import (
     point_text,
     some,
 )  # fmt: skip
-from jaxreg.results.axes import Axis, add_legend, dress, dress_values, new_axes, place
+from jaxreg.results.axes import Axis, add_legend, axes_for, dress, dress_values, place
 from jaxreg.results.status import Status
 
 __all__ = ["ValidationCurveDisplay"]
@@ -114,7 +114,7 @@ class ValidationCurveDisplay(Display):
 
     def plot(self, ax: Any = None) -> ValidationCurveDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
-        self.ax_ = ax if ax is not None else new_axes()
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         name, lam = next(iter(self.coords.items()))
         axis = place(lam)

@@ -160,7 +160,7 @@ def save_params(result: SweepResult, path: str | os.PathLike, *, overwrite: bool
         raise ValueError(
             "save_params: no parameters were kept. Run the sweep with keep_params=True."
         )
-    path = archive_path(path)
+    path = archive_path("save_params", path)
     if jax.process_index() == 0:
         coords = {name: _described(v, ("point",)) for name, v in result.coords.items()}
         header = {"format": _PARAMS_KIND, "axes": result.axes[:3], "coords": coords}
@@ -185,7 +185,7 @@ def load_params(path: str | os.PathLike, like: PyTree = None) -> PyTree:
     Traceback (most recent call last):
     FileNotFoundError: load_params: there is no file '...params.npz'.
     """
-    _, trees = read_archive(archive_path(path), _PARAMS_KIND, owner="load_params")
+    _, trees = read_archive(archive_path("load_params", path), _PARAMS_KIND, owner="load_params")
     tree = trees.get("params")
     if tree is None:
         raise ValueError(f"load_params: {str(path)!r} has no parameters in it.")

@@ -18,7 +18,7 @@ from jaxreg.results._pictures import (
     point_text,
     some,
 )
-from jaxreg.results.axes import add_legend, dress_values, new_axes, place, pyplot
+from jaxreg.results.axes import add_legend, axes_for, dress_values, place, pyplot
 from jaxreg.results.status import Status
 
 __all__ = ["LearningCurvesDisplay"]
@@ -73,7 +73,7 @@ class LearningCurvesDisplay(Display):
 
     def plot(self, ax: Any = None) -> LearningCurvesDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
-        self.ax_ = ax if ax is not None else new_axes()
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         name, lam = next(iter(self.coords.items()))
         scale, self.lines_ = self._scale(lam), []

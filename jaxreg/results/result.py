@@ -205,8 +205,11 @@ class SweepResult:
             raise ValueError("lane: no parameters were kept. Run the sweep with keep_params=True.")
         index = {"k": k, "fold": fold, "seed": seed}
         for (name, i), size in zip(index.items(), self.status.shape):
-            if not -size <= i < size:
-                raise IndexError(f"lane: `{name}` {i} is out of range for {size}.")
+            whole = isinstance(i, (int, np.integer)) and not isinstance(i, bool)
+            if not whole or not -size <= i < size:
+                raise (IndexError if whole else TypeError)(
+                    f"lane: `{name}` must be an integer between {-size} and {size - 1}, got {i!r}."
+                )
         return _tree.released(pick(self.params, k % len(self.status), fold, seed))
 
     def stationarity(self) -> Stationarity:

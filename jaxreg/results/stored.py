@@ -22,7 +22,7 @@ def write(
     path: str | os.PathLike, result: Any, trees: Mapping[str, PyTree], label: str, overwrite: bool
 ) -> Path:
     """See `SweepResult.save`; `trees` are its fields of arrays, `label` the name of its points."""
-    path = archive.archive_path(path)
+    path = archive.archive_path("save", path)
     header = {
         "format": _KIND,
         "made_by": result.made_by,
@@ -39,7 +39,7 @@ def write(
 
 def read(path: str | os.PathLike, point: PyTree, params: PyTree) -> dict[str, Any]:
     """The fields of a `SweepResult`; see its `load`. `point` and `params` give structures, or are None."""
-    header, trees = archive.read_archive(archive.archive_path(path), _KIND)
+    header, trees = archive.read_archive(archive.archive_path("load", path), _KIND)
     missing = [name for name in _HEADER if name not in header]
     if missing:
         raise ValueError(

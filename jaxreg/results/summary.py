@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxreg._check import flag
 from jaxreg.grid import point_label
 from jaxreg.objective import penalties_in
 from jaxreg.report.table import Column, Table
@@ -21,8 +22,8 @@ __all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "plus_
 
 def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     """The entry of that name; ValueError with the sorted choices if there is none."""
-    if name not in table:
-        raise ValueError(f"result: no {kind} {name!r}; choose from {sorted(table)}.")
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"result: `{kind}` must be one of {sorted(table)}, got {name!r}.")
     return table[name]
 
 
@@ -47,13 +48,15 @@ def stderr(values: np.ndarray, repeats: int = 1, overlap: float = 0.0) -> np.nda
 
 def direction(result: Any, metric: str, maximize: bool | None) -> bool:
     """Whether larger is better: as said, as the metric knows, and smaller for the loss."""
-    if maximize is None and metric in result.directions:
+    if maximize is not None:
+        return flag("best", "maximize", maximize)
+    if metric in result.directions:
         return result.directions[metric] == "larger"
-    if maximize is None and metric != "loss":
+    if metric != "loss":
         raise ValueError(
             f"best: is a larger {metric!r} better? Say so with maximize=True or maximize=False."
         )
-    return bool(maximize)
+    return False
 
 
 def without_scores(result: Any, metric: str) -> str:
@@ -147,7 +150,7 @@ def table(result: Any, by: str | None = None, metric: str = "loss") -> Table:
     rows, texts = _measured(result)
     shown = range(len(rows))
     if by is not None:
-        values = column(chosen("coordinate", by, result.coords))
+        values = column(chosen("by", by, result.coords))
         shown = best_of_each(result, values, metric).tolist()
     made = choices(result, metric)
     status = np.asarray(result.status)

@@ -18,7 +18,7 @@ from jaxreg.results._pictures import (
     short,
     some,
 )  # fmt: skip
-from jaxreg.results.axes import add_legend, dress, new_axes, place, pyplot
+from jaxreg.results.axes import add_legend, axes_for, dress, place, pyplot
 from jaxreg.results.status import Status
 
 __all__ = ["HeatMapDisplay", "ParallelDisplay"]
@@ -68,7 +68,7 @@ class HeatMapDisplay(Display):
 
     def plot(self, ax: Any = None) -> HeatMapDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
-        self.ax_ = ax if ax is not None else new_axes()
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         self.ax_.grid(False)
         (x_name, x), (y_name, y) = self.coords.items()
@@ -150,7 +150,7 @@ class ParallelDisplay(Display):
 
     def plot(self, ax: Any = None) -> ParallelDisplay:
         """Draw into `ax`, or a new figure; returns the display itself."""
-        self.ax_ = ax if ax is not None else new_axes()
+        self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         finite = np.isfinite(self.score)
         columns = {**self.coords, self.label: self.score}

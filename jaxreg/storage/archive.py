@@ -28,7 +28,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from jaxreg._tree import PyTree
-from jaxreg.storage.atomic import new_file
+from jaxreg.storage.atomic import file_path, new_file
 from jaxreg.storage.sealed import Damaged, readable, sealed, unsealed
 from jaxreg.storage.tree import Keys, StoredTree, keyed, nest, shown
 
@@ -49,9 +49,13 @@ class _Entry(NamedTuple):
     sha256: str
 
 
-def archive_path(path: str | os.PathLike) -> Path:
-    """`path` with the ending .npz if it has none."""
-    path = Path(path).expanduser()
+def archive_path(owner: str, path: str | os.PathLike) -> Path:
+    """`path` with the ending .npz if it has none.
+
+    Raises:
+      TypeError, ValueError: it is no path of a file.
+    """
+    path = file_path(owner, path)
     return path if path.suffix else path.with_suffix(".npz")
 
 

@@ -13,7 +13,26 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["new_file", "remove_directory"]
+from jaxreg._check import flag
+
+__all__ = ["file_path", "new_file", "remove_directory"]
+
+
+def file_path(owner: str, path: str | os.PathLike) -> Path:
+    """The path of a file, there or not.
+
+    Raises:
+      TypeError: it is no path. ValueError: it is empty, or a directory.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{owner}: `path` must be the path of a file, got {path!r}.")
+    found = Path(path).expanduser()
+    if not found.name or found.is_dir():
+        raise ValueError(
+            f"{owner}: `path` must be the path of a file, got {os.fspath(path)!r}, which is a directory or "
+            "none."
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -23,9 +42,8 @@ def new_file(owner: str, path: str | os.PathLike, overwrite: bool) -> Iterator[P
     Raises:
       ValueError: `path` is there already and `overwrite` is False, or it is a directory.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        raise ValueError(f"{owner}: {str(path)!r} is a directory. Give the path of a file.")
+    path = file_path(owner, path)
+    flag(owner, "overwrite", overwrite)
     if path.exists() and not overwrite:
         raise ValueError(
             f"{owner}: {str(path)!r} is there already and is left as it was. Give another path, or "

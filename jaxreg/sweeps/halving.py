@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxreg._check import within
+from jaxreg.fit.intake import count
+
 __all__ = ["Halving", "Rung"]
 
 
@@ -50,15 +53,8 @@ class Halving:
     rungs: int = 3
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise ValueError(
-                f"Halving: `keep` must be between 0 and 1, both excluded, got {self.keep}; 0.5 gives "
-                "half of the points up at each rung."
-            )
-        if not isinstance(self.rungs, (int, np.integer)) or self.rungs < 1:
-            raise ValueError(
-                f"Halving: `rungs` must be an integer of at least 1, got {self.rungs!r}."
-            )
+        within("Halving", "keep", self.keep, 0, 1)
+        count("Halving", "rungs", self.rungs)
 
     def schedule(self, n_points: int, steps: int) -> list[Rung]:
         """The rungs of a sweep.

@@ -18,6 +18,7 @@ from jax import Array
 
 from jaxreg._tree import PyTree
 from jaxreg.choice import Choice
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import points
 from jaxreg.objective import penalties_in
@@ -26,6 +27,7 @@ from jaxreg.report.table import Column, Table
 from jaxreg.results import Status, SweepResult
 from jaxreg.results.build import Parts
 from jaxreg.results.summary import plus_minus
+from jaxreg.sweeps.rows import check_alike
 from jaxreg.sweeps.sweep import sweep
 
 __all__ = ["Refit", "refit"]
@@ -159,6 +161,14 @@ def refit(
     chosen by min                   0.01   0.1027 ± 0.0000
     """
     chosen = _choices(result, rule)
+    if test is not None:
+        ready = options.get("prepare") is None
+        check_alike(
+            "refit",
+            as_rows("refit", data, ready=ready)[0],
+            as_rows("refit", test, "test", ready=ready)[0],
+            "test",
+        )
     made_by = json.loads(result.made_by)
     if "steps" not in made_by and "steps" not in options:
         raise ValueError("refit: `result` does not tell how long it was trained; give `steps`.")
@@ -207,10 +217,15 @@ def _choices(result: SweepResult, rule: Any) -> list[Choice]:
         raise TypeError(
             "refit: a joined result has several trainers; refit the sweep that the choice came from."
         )
-    rules = [rule] if isinstance(rule, (str, Choice)) else list(rule)
+    rules = [rule] if isinstance(rule, (str, Choice)) else rule
+    if not isinstance(rules, (list, tuple)) or not all(isinstance(r, (str, Choice)) for r in rules):
+        raise TypeError(
+            "refit: `rule` must be the name of a rule, such as 'min', a Choice, or a list of them, got "
+            f"{rule!r}."
+        )
     chosen = [r if isinstance(r, Choice) else result.best(r) for r in rules]
     if not chosen:
-        raise ValueError("refit: `rule` is empty; give at least one rule, such as 'min'.")
+        raise ValueError("refit: `rule` must have at least one rule, such as 'min', got none.")
     if result.terms and not all(penalties_in(choice.point) for choice in chosen):
         raise TypeError(
             "refit: the points of `result` are dicts of numbers, as read from a file. Read it with their "

@@ -15,7 +15,7 @@ from jaxreg.fit.prepare import Prepared, prepared
 from jaxreg.fit.source import Stream, whole
 from jaxreg.fit.splits import Splits, make_splits
 
-__all__ = ["Rows", "gathered"]
+__all__ = ["Rows", "check_alike", "gathered"]
 
 
 class Rows(NamedTuple):
@@ -54,7 +54,7 @@ def gathered(
     n_valid = 0
     if validation is not None:
         validation, n_valid = as_rows("sweep", validation, "validation", ready=ready)
-        _check_alike(data, validation)
+        check_alike("sweep", data, validation)
     splits = make_splits(folds, n, n_valid, key)
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
     if weights is not None:
@@ -92,7 +92,7 @@ def _streamed(stream: Stream, validation: Any, **others: Any) -> Rows:
     if isinstance(validation, Stream):
         validation = whole(validation)
     rows, n = as_rows("sweep", validation, "validation")
-    _check_alike(stream.first, rows)
+    check_alike("sweep", stream.first, rows)
     splits = make_splits(None, stream.rows, n, jax.random.key(0))
     return Rows(Prepared(on_device("sweep", "validation", rows)), None, splits, stream)
 
@@ -102,21 +102,25 @@ def _joined(a: Any, b: Any) -> Any:
     return lib.concatenate([lib.asarray(a), lib.asarray(b)])
 
 
-def _check_alike(data: tuple, validation: tuple) -> None:
-    """Both become one array each: another shape or kind of number would be cut or cast."""
+def check_alike(owner: str, data: tuple, others: tuple, name: str = "validation") -> None:
+    """Both become one array each: another shape or kind of number would be cut or cast.
+
+    Raises:
+      ValueError: other shapes. TypeError: another kind of number.
+    """
     kinds = (jnp.bool_, jnp.integer, jnp.floating)
     kind = lambda x: [jnp.issubdtype(x.dtype, k) for k in kinds]
-    mine, theirs = (jax.tree.leaves(t) for t in (data, validation))
+    mine, theirs = (jax.tree.leaves(t) for t in (data, others))
     shapes = [[jnp.shape(x)[1:] for x in leaves] for leaves in (mine, theirs)]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"sweep: `validation` must have arrays like those of `data`, whose rows have the shapes "
+            f"{owner}: `{name}` must have arrays like those of `data`, whose rows have the shapes "
             f"{shapes[0]}, got {shapes[1]}."
         )
     for i, (a, b) in enumerate(zip(mine, theirs)):
         a, b = (x if hasattr(x, "dtype") else np.asarray(x) for x in (a, b))
         if kind(a) != kind(b):
             raise TypeError(
-                f"sweep: array {i} of `validation` is {b.dtype} and that of `data` is {a.dtype}; one would "
+                f"{owner}: array {i} of `{name}` is {b.dtype} and that of `data` is {a.dtype}; one would "
                 "be cast to the other. Give both the same dtype."
             )

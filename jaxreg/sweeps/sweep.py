@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.batches import init_key
@@ -180,7 +181,11 @@ def sweep(
     >>> result.best().coords
     {'lam': 0.001, 'lr': 0.3}
     """
-    _check_options(grid, halving, checkpoint_every)
+    _check_options(grid, halving, checkpoint, checkpoint_every)
+    flag("sweep", "keep_params", keep_params)
+    flag("sweep", "stationarity", stationarity)
+    if progress is not None:
+        flag("sweep", "progress", progress)
     check_key("sweep", key)
     rows = gathered(data, validation, folds, sample_weight, prepare, key)
     options = _Options(
@@ -468,7 +473,7 @@ def _batch_size(batch_size: Any, rows: Rows) -> int | None:
     return check_batch("sweep", batch_size, rows.splits.fewest)
 
 
-def _check_options(grid: Any, halving: Any, checkpoint_every: Any) -> None:
+def _check_options(grid: Any, halving: Any, checkpoint: Any, checkpoint_every: Any) -> None:
     if not isinstance(grid, Grid):
         raise TypeError(
             f"sweep: `grid` must come from jaxreg.grid or jaxreg.points, got {type(grid).__name__}."
@@ -478,7 +483,17 @@ def _check_options(grid: Any, halving: Any, checkpoint_every: Any) -> None:
             "sweep: `halving` must be a jaxreg.Halving, such as Halving(keep=0.5, rungs=3), got "
             f"{halving!r}."
         )
-    if not isinstance(checkpoint_every, (int, float)) or not checkpoint_every >= 0:
+    if checkpoint is not None:
+        if not isinstance(checkpoint, (str, os.PathLike)):
+            kind = type(checkpoint).__name__
+            raise TypeError(f"sweep: `checkpoint` must be the path of a directory, got a {kind}.")
+        if not os.fspath(checkpoint) or "://" in os.fspath(checkpoint):
+            raise ValueError(
+                "sweep: `checkpoint` must be the path of a local or mounted directory, got "
+                f"{os.fspath(checkpoint)!r}."
+            )
+    number = isinstance(checkpoint_every, (int, float)) and not isinstance(checkpoint_every, bool)
+    if not number or not checkpoint_every >= 0:
         raise ValueError(
             "sweep: `checkpoint_every` must be a number of seconds of at least 0, got "
             f"{checkpoint_every!r}."

@@ -24,6 +24,9 @@ class Machine:
         "data" splits each batch, others are for `shard_params`.
       shard_params: (path, array) -> PartitionSpec of a parameter over further axes of the mesh.
 
+    Raises:
+      TypeError, ValueError: an attribute is of another kind.
+
     >>> Machine(chunk=4)
     Machine(chunk=4)
     """
@@ -31,6 +34,19 @@ class Machine:
     chunk: int | None = None
     mesh: Mesh | None = None
     shard_params: Callable[[str, Any], PartitionSpec] | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk is not None:
+            count("Machine", "chunk", self.chunk)
+        if self.mesh is not None and not isinstance(self.mesh, Mesh):
+            raise TypeError(
+                f"Machine: `mesh` must be a jax.sharding.Mesh, got a {type(self.mesh).__name__}."
+            )
+        if self.shard_params is not None and not callable(self.shard_params):
+            raise TypeError(
+                "Machine: `shard_params` must be a function (path, array) -> PartitionSpec, got a "
+                f"{type(self.shard_params).__name__}."
+            )
 
     def __repr__(self) -> str:
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -41,7 +57,7 @@ def check_machine(machine: Any, batch_size: int | None, n_points: int) -> None:
     """Refuse what is no machine, and a mesh whose axes mean nothing here.
 
     Raises:
-      TypeError: `machine`, its mesh or a function of it is of another type. ValueError: axes of the mesh
+      TypeError: `machine` is of another type. ValueError: axes of the mesh
         that are missing, unknown, of another type, or do not divide the batch; a chunk of more lanes
         than there are points.
     """
@@ -51,14 +67,9 @@ def check_machine(machine: Any, batch_size: int | None, n_points: int) -> None:
             f"{type(machine).__name__}."
         )
     shard = machine.shard_params
-    if machine.chunk is not None and count("sweep", "chunk", machine.chunk) > n_points:
+    if machine.chunk is not None and machine.chunk > n_points:
         raise ValueError(
             f"sweep: `chunk` must be between 1 and the {n_points} points, got {machine.chunk}."
-        )
-    if shard is not None and not callable(shard):
-        raise TypeError(
-            "sweep: `shard_params` of the machine must be a function (path, array) -> PartitionSpec, got "
-            f"{type(shard).__name__}."
         )
     if machine.mesh is not None:
         _check_mesh(machine.mesh, batch_size, shard is not None)
@@ -79,9 +90,7 @@ def default_mesh(lanes: int) -> Mesh | None:
     return jax.make_mesh((len(devices),), ("lanes",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def _check_mesh(mesh: Any, batch_size: int | None, sharded_params: bool) -> None:
-    if not isinstance(mesh, Mesh):
-        raise TypeError(f"sweep: `mesh` must be a jax.sharding.Mesh, got {type(mesh).__name__}.")
+def _check_mesh(mesh: Mesh, batch_size: int | None, sharded_params: bool) -> None:
     axes = mesh.axis_names
     if "lanes" not in axes:
         raise ValueError(

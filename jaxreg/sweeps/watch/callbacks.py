@@ -111,7 +111,7 @@ class Callbacks:
         for i, callback in enumerate(callbacks):
             if not isinstance(callback, Callback):
                 raise TypeError(
-                    f"sweep: callbacks[{i}] must be an object of a subclass of jaxreg.Callback, "
+                    f"sweep: `callbacks[{i}]` must be an object of a subclass of jaxreg.Callback, "
                     f"got {callback!r}."
                 )
         self._running = dict(enumerate(callbacks))
