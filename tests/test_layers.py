@@ -32,6 +32,7 @@ LAYERS = {
     "sweeps": 10,
     "jaxreg": 11,
     "testing": 12, "cli": 12,
+    "__main__": 13,
 }  # fmt: skip
 
 # The operators of a penalty make combinations, which are penalties.

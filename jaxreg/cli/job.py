@@ -26,8 +26,6 @@ from jaxreg.sweeps import Refit
 
 __all__ = ["Job", "prepare"]
 
-COUPLINGS = ("auto", "gradient", "decoupled", "proximal")
-OPTIMIZERS = ("adam", "sgd")
 RULES = ("min", "1se")
 _EVALS = 20  # evaluations on the way
 _FEW_ROWS = 100

@@ -29,6 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, ImportError) as error:
         print(f"jaxreg: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
         return 2
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        said = f"{error.strerror}{where}." if error.strerror else str(error)
+        print(f"jaxreg: {said}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("jaxreg: interrupted before the run had begun.", file=sys.stderr)
         return run.INTERRUPTED

@@ -7,8 +7,8 @@ import dataclasses
 from typing import Any
 
 import jaxreg
-from jaxreg.cli.job import COUPLINGS, OPTIMIZERS, RULES
-from jaxreg.cli.settings import Settings
+from jaxreg.cli.job import RULES
+from jaxreg.cli.settings import CHOICES, Settings
 
 __all__ = ["flag", "parser", "settings"]
 
@@ -46,7 +46,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "a file of yours": {
         "task": (
             "what the target is; auto: classes if it is text or few whole numbers",
-            {"choices": ("auto", "classification", "regression")},
+            {},
         ),
         "features": ("columns to learn from, with commas; all if empty", {"metavar": "NAMES"}),
         "drop": ("columns to leave out, with commas", {"metavar": "NAMES"}),
@@ -64,7 +64,7 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         ),
         "impute": (
             "what a missing number becomes, by the training rows of each fold; off refuses it",
-            {"choices": ("off", "median", "mean")},
+            {},
         ),
         "test": (
             "another file with the same columns, whose rows are the test set",
@@ -79,10 +79,10 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             "between the cells of a .csv, one character or tab; found out if not given",
             {"metavar": "CHAR"},
         ),
-        "decimal": ("before decimals", {"choices": (".", ",")}),
+        "decimal": ("before decimals", {}),
     },
     "model": {
-        "model": ("mlp, cnn or linear", {"choices": ("mlp", "cnn", "linear")}),
+        "model": ("mlp, cnn or linear", {}),
         "hidden": ("widths of the mlp's hidden layers", {"metavar": "N,N"}),
     },
     "penalty": {
@@ -95,11 +95,11 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "coupling": (
             "how the penalty reaches the weights; auto is gradient for smooth penalties and "
             "proximal (exact zeros) for the others",
-            {"choices": COUPLINGS},
+            {},
         ),
     },
     "training": {
-        "optimizer": ("adam or sgd", {"choices": OPTIMIZERS}),
+        "optimizer": ("adam or sgd", {}),
         "lr": ("learning rate", {"type": float}),
         "steps": ("updates per training", {"type": int}),
         "batch_size": ("rows per step; 0 is the full batch", {"type": int}),
@@ -196,6 +196,7 @@ def _group(sweep: argparse.ArgumentParser, title: str, options: dict) -> None:
     group, default = sweep.add_argument_group(title), Settings()
     for name, (text, kwargs) in options.items():
         value = getattr(default, name)
+        kwargs = {"choices": CHOICES[name]} if name in CHOICES else kwargs
         type_ = {"type": _widths} if isinstance(value, tuple) else {}
         group.add_argument(flag(name), help=text + _default(name, value), **type_, **kwargs)
 

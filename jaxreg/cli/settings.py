@@ -20,6 +20,7 @@ from jaxreg.cli.data.problems import did_you_mean
 from jaxreg.grid import Grid
 
 __all__ = [
+    "CHOICES",
     "Settings",
     "parse_halving",
     "parse_lams",
@@ -33,12 +34,30 @@ _SELECTORS = {
 }
 
 
+CHOICES = {
+    "task": ("auto", "classification", "regression"),
+    "decimal": (".", ","),
+    "impute": ("off", "median", "mean"),
+    "model": ("mlp", "cnn", "linear"),
+    "coupling": ("auto", "gradient", "decoupled", "proximal"),
+    "optimizer": ("adam", "sgd"),
+}
+# The least that each number may be.
+_LEAST = {
+    "folds": 2, "seeds": 1, "refits": 1, "steps": 1, "batch_size": 1, "train_size": 0, "patience": 1,
+    "chunk": 1, "seed": 0,
+}  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The options of `jaxreg sweep`; written to settings.json, from which it runs again.
 
     The defaults are the main job: 100 digits are few enough that a net of this size overfits. A new
     option gets a default that is what runs did before it, so that older files stay what they were.
+
+    Raises:
+      ValueError: an option is of another kind, or out of range.
     """
 
     data: str = "digits"
@@ -76,6 +95,10 @@ class Settings:
     chunk: int | None = None
     tensorboard: bool = False
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_setting(field.name, getattr(self, field.name), str(field.type))
+
     def to_json(self) -> str:
         """Text that `from_json` reads back."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -110,7 +133,11 @@ class Settings:
         if not isinstance(given, dict) or set(given) - known:
             odd = sorted(set(given) - known) if isinstance(given, dict) else "no JSON object"
             raise ValueError(f"settings: {name!r} is no settings file of this version ({odd}).")
-        return cls(**{**given, "hidden": tuple(given.get("hidden", cls.hidden))})
+        hidden = given.get("hidden", cls.hidden)
+        try:
+            return cls(**{**given, "hidden": tuple(hidden) if isinstance(hidden, list) else hidden})
+        except ValueError as error:
+            raise ValueError(f"settings: {name!r} cannot be run: {error}") from error
 
     def reading(self) -> Reading:
         """How a .csv is to be read."""
@@ -131,6 +158,29 @@ class Settings:
         """The penalties to try, weakest first."""
         make, where = parse_penalty(self.penalty), parse_selector(self.on)
         return jr.grid(lambda lam: make(lam).on(where), lam=parse_lams(self.lams))
+
+
+def _check_setting(name: str, value: Any, kind: str) -> None:
+    """Refuse a value that is not of the kind that its annotation says, or out of range."""
+    kinds = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+    kinds["tuple[int, ...]"] = "a list of widths, whole numbers above 0"
+    base = kind.removesuffix(" | None")
+    least = _LEAST.get(name)
+    if name in CHOICES:
+        must, right = f"be one of {', '.join(CHOICES[name])}", value in CHOICES[name]
+    elif least is not None:
+        must = f"be a whole number of at least {least} and below 2**31"
+        right = type(value) is int and least <= value < 2**31
+    elif base == "float":
+        must = "be a finite number above 0"
+        right = type(value) in (int, float) and 0 < value < float("inf")
+    elif base == "tuple[int, ...]":
+        must = f"be {kinds[base]}"
+        right = isinstance(value, tuple) and all(type(n) is int and 0 < n < 2**31 for n in value)
+    else:
+        must, right = f"be {kinds[base]}", type(value).__name__ == base
+    if not right and not (value is None and base != kind):
+        raise ValueError(f"--{name.replace('_', '-')} must {must}, got {value!r:.80}.")
 
 
 def parse_lams(text: str) -> np.ndarray:

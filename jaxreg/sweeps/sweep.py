@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -182,10 +182,7 @@ def sweep(
     {'lam': 0.001, 'lr': 0.3}
     """
     _check_options(grid, halving, checkpoint, checkpoint_every)
-    flag("sweep", "keep_params", keep_params)
-    flag("sweep", "stationarity", stationarity)
-    if progress is not None:
-        flag("sweep", "progress", progress)
+    _check_flags(keep_params=keep_params, stationarity=stationarity, progress=progress)
     check_key("sweep", key)
     rows = gathered(data, validation, folds, sample_weight, prepare, key)
     options = _Options(
@@ -208,11 +205,7 @@ def sweep(
                     store, checkpoint_every, experiment,
                 )  # fmt: skip
                 finished = drive.run()
-            concluded = {
-                name: _concluded(drive, name, ask)
-                for name, ask in job.conclude.items()
-                if finished or name == "params"
-            }
+            concluded = _concluded(drive, job.conclude, finished)
     result = _result(drive, rows.splits, job.directions, keep_params, concluded)
     calls.finish(result)
     left_out = [] if reader is None else reader.warnings()
@@ -444,16 +437,22 @@ def _judged(population: Population) -> PyTree:
     return jax.tree.map(np.asarray, judged)
 
 
-def _concluded(drive: Drive, name: str, ask: Callable[[], PyTree]) -> PyTree:
-    """What is asked of all lanes at the end, if the run that ended has not asked it already."""
-    if name in drive.conclusions:
-        return drive.conclusions[name]
-    stored = drive.concluded.get(name)
-    if stored is None:
-        return ask()
-    if name == "stationarity":
-        return Stationarity(**stored.nested())
-    return stored.like(drive.population.table.train.params, "sweep", name)
+def _concluded(
+    drive: Drive, asked: Mapping[str, Callable[[], PyTree]], finished: bool
+) -> dict[str, PyTree]:
+    """What is asked of all lanes at the end, where the run that ended has not asked it already."""
+
+    def found(name: str, ask: Callable[[], PyTree]) -> PyTree:
+        if name in drive.conclusions:
+            return drive.conclusions[name]
+        stored = drive.concluded.get(name)
+        if stored is None:
+            return ask()
+        if name == "stationarity":
+            return Stationarity(**stored.nested())
+        return stored.like(drive.population.table.train.params, "sweep", name)
+
+    return {name: found(name, ask) for name, ask in asked.items() if finished or name == "params"}
 
 
 def _interruption(step: int, steps: int, checkpoint: Any) -> str:
@@ -471,6 +470,13 @@ def _batch_size(batch_size: Any, rows: Rows) -> int | None:
             f"sweep: the batches of the stream have {rows.stream.rows} rows; leave `batch_size` out."
         )
     return check_batch("sweep", batch_size, rows.splits.fewest)
+
+
+def _check_flags(progress: Any, **flags: Any) -> None:
+    for name, value in (
+        flags.items() if progress is None else (flags | {"progress": progress}).items()
+    ):
+        flag("sweep", name, value)
 
 
 def _check_options(grid: Any, halving: Any, checkpoint: Any, checkpoint_every: Any) -> None:

@@ -148,14 +148,24 @@ def test_options_besides_again_come_before_those_of_the_file(tmp_path):
             "between 2 and the 10",
         ),
         (["digits", "--train-size", "20", "--batch-size", "64"], "between 1 and the 16 rows"),
-        (["digits", "--steps", "0"], "`steps` must be an integer of at least 1"),
+        (["digits", "--steps", "0"], "--steps must be a whole number of at least 1"),
+        (["digits", "--refits", "0"], "--refits must be a whole number of at least 1"),
+        (["digits", "--seeds", "0"], "--seeds must be a whole number of at least 1"),
+        (["digits", "--folds", "1"], "--folds must be a whole number of at least 2"),
+        (["digits", "--lr", "nan"], "--lr must be a finite number above 0"),
+        (["digits", "--hidden", "8,0"], "--hidden must be a list of widths"),
+        (["digits", "--out", ""], "--out: got an empty path"),
+        (["digits", "--out", "/proc/nothing/run"], "No such file or directory (/proc/nothing)"),
         (["diabetes", "--model", "cnn"], "image"),
         (["digits", "--coupling", "magic"], "invalid choice: 'magic'"),
         (["--again", "nowhere.json"], "cannot read settings"),
         (["digits", "--halving", "half"], "--halving: cannot read 'half'"),
         (["digits", "--halving", "2:3"], "`keep` must be between 0 and 1"),
         (["digits", "--halving", "0.5:9", "--steps", "6"], "9 rungs that keep 0.5 each do not fit"),
-        (["digits", "--patience", "-1"], "`patience` must be an integer of at least 1, got -1"),
+        (
+            ["digits", "--patience", "-1"],
+            "--patience must be a whole number of at least 1 and below 2**31, got -1",
+        ),
         (["digits", "--chunk", "99"], "`chunk` must be between 1 and the 16 points, got 99"),
     ],
 )
@@ -164,6 +174,43 @@ def test_mistakes_get_one_line_and_leave_no_folder(argv, match, tmp_path, monkey
     err = fails(capsys, "sweep", *argv)
     assert match in err
     assert not list(tmp_path.rglob("*.json")), "no folder is left behind"
+
+
+OF_ANOTHER_KIND = {
+    "task": "guess", "steps": 2.5, "seeds": "3", "refits": True, "lr": "fast", "hidden": 8, "stratify": "no",
+    "penalty": None, "target": 3, "header": 1, "coupling": ["auto"], "optimizer": {}, "batch_size": 0,
+    "chunk": 2**40, "decimal": ";", "lams": [0.1], "hidden ": "x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER_KIND)
+def test_settings_of_another_kind_are_refused_where_they_are_read(name, tmp_path):
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({name: OF_ANOTHER_KIND[name]}))
+    unknown = "is no settings file of this version"
+    said = unknown if name.endswith(" ") else f"cannot be run: --{name.replace('_', '-')} must"
+    with pytest.raises(ValueError, match=f"settings: .*settings.json' {said}"):
+        Settings.from_json(file)
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_from_there(tmp_path):
+    """Files of this process may have 20 kB: neither the checkpoint nor the result fits."""
+    small = ["--steps", "6", "--folds", "2", "--seeds", "1", "--refits", "1", "--lams", "0.1,1"]
+    small += ["--batch-size", "16", "--hidden", "64", "--out", str(tmp_path / "full")]
+    command = [
+        "bash",
+        "-c",
+        f"ulimit -f 20; exec {sys.executable} -m jaxreg sweep wine {' '.join(small)}",
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    full = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert full.returncode == 2
+    assert "a checkpoint could not be written" in full.stderr
+    assert "jaxreg: File too large.\n" in full.stderr
+    assert "Traceback" not in full.stderr
+    assert f"Go on: jaxreg sweep --resume {tmp_path / 'full'}" in full.stderr
+    assert main(["sweep", "--resume", str(tmp_path / "full")]) == 0
+    assert (tmp_path / "full" / "model.npz").exists()
 
 
 def test_a_csv_with_text_and_one_without_its_target(tmp_path, monkeypatch, capsys):
