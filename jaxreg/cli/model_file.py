@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -108,11 +109,39 @@ def read_model(directory: str) -> SavedModel:
     header, trees = read_archive(path, _KIND, owner="predict")
     try:
         with readable("header"):
-            return _made(
-                header, {n: None if t is None else t.nested() for n, t in trees.items()}, path
-            )
+            nested = {n: None if t is None else t.nested() for n, t in trees.items()}
+            return _fitting(_made(header, nested, path))
     except Damaged as damage:
         raise ValueError(f"predict: {str(path)!r} is damaged: {damage}.") from damage
+
+
+def _fitting(saved: SavedModel) -> SavedModel:
+    """The model, if its parts can be those of one: hashes tell what was changed, not what is a lie.
+
+    Raises:
+      Damaged: naming what does not fit.
+    """
+    data, model, encoder = saved.dataset, saved._model, saved.encoder
+    if encoder is not None and (
+        encoder.values != data.values or len(encoder.mean) != sum(max(v, 1) for v in data.values)
+    ):
+        raise Damaged("its 'values' do not fit the rest")
+    row = np.zeros((1, len(data.feature_names)))
+    x = row.astype(np.float32) if encoder is None else encoder(row)
+    shape = (1, data.n_classes) if data.n_classes else (1,)
+    start = jax.eval_shape(model.init, jax.random.key(0))
+    kinds = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype.name), tree)
+    right = {
+        "lams": {*saved.lams} == {*saved.params} and all(lam >= 0 for lam in saved.lams.values()),
+        "params": all(kinds(params) == kinds(start) for params in saved.params.values()),
+        "n_classes": data.n_classes == len(data.class_names or ()),
+        "encoder": x.ndim == 2 and np.isfinite([saved.level, saved.unit]).all() and saved.unit > 0,
+        "outputs": jax.eval_shape(model.apply, start, x).shape == shape,
+    }  # fmt: skip
+    odd = [name for name, fits in right.items() if not fits]
+    if odd:
+        raise Damaged(f"its {odd[0]!r} do not fit the rest")
+    return saved
 
 
 def _made(header: Mapping[str, Any], trees: Mapping[str, Any], path: Path) -> SavedModel:

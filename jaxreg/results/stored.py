@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxreg._tree import PyTree
 from jaxreg.grid import point_label
+from jaxreg.results.status import Status
 from jaxreg.stationarity import Stationarity
 from jaxreg.storage import archive
+from jaxreg.storage.sealed import Damaged, readable
 
 __all__ = ["read", "write"]
 
@@ -52,7 +58,15 @@ def read(path: str | os.PathLike, point: PyTree, params: PyTree) -> dict[str, An
             f"{point_label(point)!r}."
         )
     templates = {"points": point, "params": params}
-    fields = {name: _rebuilt(name, tree, templates.get(name)) for name, tree in trees.items()}
+    fields = {name: _rebuilt(name, tree, templates.get(name), path) for name, tree in trees.items()}
+    try:
+        with readable("what it holds"):
+            return _consistent(_named(fields, header))
+    except Damaged as damage:
+        raise ValueError(f"load: {str(path)!r} is damaged: {damage}.") from damage
+
+
+def _named(fields: dict[str, Any], header: dict[str, Any]) -> dict[str, Any]:
     if (found := fields.get("certificate")) is not None:
         fields["certificate"] = Stationarity(**{"leaves": {}, **found})
     for field in ("coords", "terms"):
@@ -64,7 +78,41 @@ def read(path: str | os.PathLike, point: PyTree, params: PyTree) -> dict[str, An
     }  # fmt: skip
 
 
-def _rebuilt(name: str, tree: archive.StoredTree | None, template: PyTree) -> PyTree:
+def _consistent(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields, if they can be those of one result: hashes tell what was changed, not what is a lie.
+
+    Raises:
+      Damaged: naming what does not fit.
+    """
+    lanes, times = np.shape(fields["status"]), np.shape(fields["time"])
+    curves = {**fields["train"], **fields["valid"], **fields["terms"]}
+    k = lanes[:1]
+    leading = [
+        *((n, x, (*lanes, *times)) for n, x in curves.items()),
+        *((n, x, k) for n, x in fields["coords"].items()),
+        *(("points", x, k) for x in jax.tree.leaves(fields["points"])),
+        *(("params", x, lanes) for x in jax.tree.leaves(fields["params"])),
+        *(("stop", x, lanes) for x in jax.tree.leaves(fields["stop"])),
+    ]
+    odd = [n for n, x, shape in leading if np.shape(x)[: len(shape)] != shape]
+    right = {
+        "status": len(lanes) == 3 and np.isin(fields["status"], [int(s) for s in Status]).all(),
+        "time": len(times) == 1,
+        "metrics": {*fields["train"]} == {*fields["valid"]} and "loss" in fields["train"],
+        "directions": {*fields["directions"].values()} <= {"larger", "smaller"}
+        and {*fields["directions"]} <= {*fields["train"]},
+        "strengths": {*fields["strengths"]} <= {*fields["coords"]},
+        "made_by": isinstance(json.loads(fields["made_by"] or "{}"), dict),
+        "folds": type(fields["repeats"]) is int and fields["repeats"] >= 1
+        and type(fields["overlap"]) in (int, float) and 0 <= fields["overlap"] < np.inf,
+    }  # fmt: skip
+    odd += [name for name, fits in right.items() if not fits]
+    if odd:
+        raise Damaged(f"its {odd[0]!r:.80} do not fit the rest")
+    return fields
+
+
+def _rebuilt(name: str, tree: archive.StoredTree | None, template: PyTree, path: Any) -> PyTree:
     if tree is None:
         return None
-    return tree.nested() if template is None else tree.like(template, "load", name)
+    return tree.nested() if template is None else tree.like(template, "load", name, str(path))

@@ -89,8 +89,8 @@ def kind(leaf: Any) -> str:
 
 
 def shown(keys: Keys) -> str:
-    """The keys joined by slashes, for messages."""
-    return "/".join(map(str, keys)) or "(the tree itself)"
+    """The keys joined by slashes, for messages: whatever a file says, they end somewhere."""
+    return f"{'/'.join(map(str, keys)):.100}" or "(the tree itself)"
 
 
 def _keys(path: tuple) -> Keys:
@@ -107,4 +107,4 @@ def _key(entry: Any) -> str | int:
 
 def _listed(keys: list[Keys], most: int = 5) -> str:
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return (", ".join(repr("/".join(map(str, k))) for k in keys[:most]) or "none") + more
+    return (", ".join(repr(shown(k)) for k in keys[:most]) or "none") + more

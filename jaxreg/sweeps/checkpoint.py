@@ -172,12 +172,17 @@ class CheckpointStore:
             raise CheckpointError(self._cannot_save(step, size, error)) from error
         self._sweep()
 
-    def restore(self, like: PyTree | Callable[[Saved], PyTree]) -> Restored | None:
+    def restore(
+        self,
+        like: PyTree | Callable[[Saved], PyTree],
+        sound: Callable[[int, PyTree, Saved], bool] = lambda step, tree, saved: True,
+    ) -> Restored | None:
         """The newest step of which every leaf is what was saved, or None if there is no step.
 
         Args:
           like: a pytree with the structure, dtypes and shapes that were saved; its values are not
             used (`jax.eval_shape` makes one). Or a function that makes it of what was `Saved` with it.
+          sound: whether the tree of a step can be one of that step; if not, it counts as damaged.
 
         Raises:
           ValueError: no step can be read back, or the leaves of `like` are not those saved.
@@ -196,6 +201,10 @@ class CheckpointStore:
             tree = trees.pop("state").like(
                 template, "restore", "leaves", str(save.path), exact=True
             )
+            if not sound(save.step, tree, told):
+                self._damaged.add(save.path)
+                warnings.append(f"step {save.step} is damaged (its lanes are at other steps)")
+                continue
             used = f"step {save.step} is used instead."
             warned = tuple(f"{self._directory}: {w}; {used}" for w in warnings)
             return Restored(save.step, tree, told, trees, warned)
@@ -288,11 +297,17 @@ def experiment_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     tell it; None if there is none. Nothing is written."""
     path = _path(directory)
     with suppress(Damaged, KeyError):
-        return read_sealed(path / _MARKER)["experiment"]
+        return _experiment(read_sealed(path / _MARKER)["experiment"])
     for save in _saves_in(path) if path.is_dir() else ():
         with suppress(Damaged, KeyError):
-            return read_header(save.path, _KIND, owner="CheckpointStore")["experiment"]
+            return _experiment(read_header(save.path, _KIND, owner="CheckpointStore")["experiment"])
     return None
+
+
+def _experiment(told: Any) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise Damaged("its experiment is no JSON object")
+    return told
 
 
 def _saves_in(directory: Path) -> list[_Save]:
@@ -357,9 +372,19 @@ def differences(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
         for a, b in ((here, there), (there, here))
     )
     both = [_difference(n, here[n], there[n]) for n in sorted(here.keys() & there.keys())]
-    only_here = [f"{n} is {here[n]!r} here and absent there" for n in sorted(here.keys() - there)]
-    only_there = [f"{n} is absent here and {there[n]!r} there" for n in sorted(there.keys() - here)]
+    only_here = [
+        f"{n} is {_short(here[n])} here and absent there" for n in sorted(here.keys() - there)
+    ]
+    only_there = [
+        f"{n:.80} is absent here and {_short(there[n])} there" for n in sorted(there.keys() - here)
+    ]
     return [text for text in (*both, *only_here, *only_there) if text]
+
+
+def _short(value: Any) -> str:
+    """A value of a file in words: whatever it says, they end somewhere."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _difference(name: str, here: Any, there: Any) -> str:
@@ -370,7 +395,7 @@ def _difference(name: str, here: Any, there: Any) -> str:
             return f"{name} has {len(here)} values here and {len(there)} there"
         parts = (_difference(f"{name}[{i}]", *pair) for i, pair in enumerate(zip(here, there)))
         return next(filter(None, parts))
-    return f"{name} is {here!r} here and {there!r} there"
+    return f"{name} is {_short(here)} here and {_short(there)} there"
 
 
 def _reason(error: Exception) -> str:

@@ -235,7 +235,8 @@ class Drive:
         if leads():
             try:
                 note = {"source": self.population.source, "layout": str(self.population.layout)}
-                self.store.save(self.population.step, self._whole(), note, self.conclusions)
+                step = _step_of(self.status, self.at, self.agenda.steps)
+                self.store.save(step, self._whole(), note, self.conclusions)
             except CheckpointError as error:
                 self.warnings.append(f"a checkpoint could not be written: {error}")
         self._saved_at = time.monotonic()
@@ -254,9 +255,21 @@ class Drive:
         then["lanes"] = then["lanes"]._replace(log=then["lanes"].log._replace(**curves))
         return then
 
+    def _sound(self, step: int, tree: dict[str, Any], saved: Saved) -> bool:
+        """Whether the lanes can be those of a step: hashes tell what was changed, not what is a lie."""
+        status, at, source = tree["status"], tree["at"], saved.note.get("source")
+        times, last = saved.experiment["evaluations"], tree["last"]
+        return bool(
+            np.isin(status, [int(s) for s in Status]).all()
+            and ((at >= -1) & (at <= times[-1])).all()
+            and ((last >= 0) & (last < len(times))).all()
+            and step == _step_of(status, at, times[-1])
+            and (source is None or (isinstance(source, dict) and type(source.get("window")) is int))
+        )
+
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        found = None if self.store is None else self.store.restore(self._former)
+        found = None if self.store is None else self.store.restore(self._former, self._sound)
         here = -1 if found is None else found.step
         (step,) = agree(here)
         if step != here:
@@ -280,6 +293,12 @@ class Drive:
             population.source = found.saved.note.get("source")
         if not differences(self.experiment, there):
             self.concluded, self._layout = found.beside, str(found.saved.note.get("layout"))
+
+
+def _step_of(status: np.ndarray, at: np.ndarray, steps: int) -> int:
+    """The step of a sweep: that of the lanes furthest behind, or of its last ones when all have ended."""
+    unfinished = at[(status == Status.RUNNING) & (at < steps)]
+    return int(unfinished.min() if unfinished.size else at.max())
 
 
 @contextlib.contextmanager
