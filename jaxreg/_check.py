@@ -72,7 +72,7 @@ def within(
     inside = low < value < high or (ends != "both excluded" and value == low)
     if not inside:
         raise ValueError(
-            f"{owner}: `{name}` must be between {low:g} and {high:g}, {ends}, got {shown(value)}."
+            f"{owner}: `{name}` must be between {low:g} and {high:g}, {ends}, got {value!r}."
         )
 
 

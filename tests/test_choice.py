@@ -88,7 +88,7 @@ def test_words_that_say_no_order(simplest, error, match):
 
 
 def test_a_rule_that_cannot_be_followed():
-    with pytest.raises(ValueError, match=r"no rule 'best'; choose from \['1se', 'min'\]"):
+    with pytest.raises(ValueError, match=r"`rule` must be one of \['1se', 'min'\], got 'best'"):
         choose("best", scores([1, 2]))
     with pytest.raises(ValueError, match="no point has a finite score"):
         choose("min", scores([np.nan, np.inf]))

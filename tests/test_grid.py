@@ -236,7 +236,11 @@ def test_map_grid_compiles_once_for_every_grid_and_argument():
         (lambda: jr.points([jr.l1(1), jr.l1(2)], lam=[1]), ValueError, "'lam': 1, 'make': 2"),
         (lambda: jr.map_grid(abs, [1]), TypeError, "jaxreg.grid"),
         (lambda: jr.map_grid(jr.l2(1), GRID), TypeError, r"must be a function.*got l2\(1\)"),
-        (lambda: jr.map_grid(abs, GRID, chunk=0), ValueError, "`chunk` must be at least 1"),
+        (
+            lambda: jr.map_grid(abs, GRID, chunk=0),
+            ValueError,
+            "`chunk` must be an integer of at least 1",
+        ),
     ],
 )
 def test_bad_grids(call, error, match):

@@ -155,7 +155,7 @@ def test_rows_that_hold_several_labels_are_averaged():
         (
             lambda: metrics.r2(NUMBERS, SCORES[:, None]),
             ValueError,
-            r"metrics.r2: predictions must have the shape of the labels, \[60\], got \[60, 1\]",
+            r"metrics.r2: `predicted` must have the shape of the labels `y`, \[60\], got \[60, 1\]",
         ),
         (lambda: metrics.f1(BINARY, SCORES[:5]), ValueError, "one axis more for the classes, got"),
         (

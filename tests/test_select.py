@@ -310,7 +310,9 @@ def test_a_mask_may_be_a_prefix_as_in_optax():
 
 
 def test_masks_of_other_things_are_refused():
-    with pytest.raises(TypeError, match="leaf_mask: every leaf must be True or False; 'b' is not"):
+    with pytest.raises(
+        TypeError, match="leaf_mask: `mask` must be True or False at every leaf, got 1 at 'b'"
+    ):
         jr.select.leaf_mask({"a": True, "b": 1})
 
 
@@ -360,7 +362,7 @@ def test_a_selector_that_matches_nothing_names_itself_and_the_nearest_paths():
 @pytest.mark.parametrize(("bad", "shown"), [(None, "None"), ({"a": True}, "{'a': True}"), (3, "3")])
 def test_what_is_no_selector_is_refused_with_the_forms(bad, shown):
     with pytest.raises(
-        TypeError, match=f"expected a selector.*got {shown}.*jaxreg.select.leaf_mask"
+        TypeError, match=f"`where` must be a selector.*got {shown}.*jaxreg.select.leaf_mask"
     ):
         jr.l2(1.0).on(bad)
 

@@ -134,7 +134,7 @@ def _fitting(saved: SavedModel) -> SavedModel:
     right = {
         "lams": {*saved.lams} == {*saved.params} and all(lam >= 0 for lam in saved.lams.values()),
         "params": all(kinds(params) == kinds(start) for params in saved.params.values()),
-        "n_classes": data.n_classes == len(data.class_names or ()),
+        "n_classes": (data.n_classes or 0) == len(data.class_names or ()),
         "encoder": x.ndim == 2 and np.isfinite([saved.level, saved.unit]).all() and saved.unit > 0,
         "outputs": jax.eval_shape(model.apply, start, x).shape == shape,
     }  # fmt: skip

@@ -94,8 +94,8 @@ def average_of(state: PyTree, *, support: bool = False) -> PyTree:
     found = [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
     if not found:
         raise ValueError(
-            "average_of: `state` must be that of jaxreg.averaged(optimizer), or have it inside, and no "
-            f"average is kept in what it got, a {type(state).__name__}."
+            "average_of: `state` must be that of jaxreg.averaged(optimizer), or have it inside, got a "
+            f"{type(state).__name__} in which no average is kept. Train with jaxreg.averaged(optimizer)."
         )
     begun = found[0].weight > 0
 

@@ -99,8 +99,7 @@ def _consistent(fields: dict[str, Any]) -> dict[str, Any]:
         "status": len(lanes) == 3 and np.isin(fields["status"], [int(s) for s in Status]).all(),
         "time": len(times) == 1,
         "metrics": {*fields["train"]} == {*fields["valid"]} and "loss" in fields["train"],
-        "directions": {*fields["directions"].values()} <= {"larger", "smaller"}
-        and {*fields["directions"]} <= {*fields["train"]},
+        "directions": {*fields["directions"].values()} <= {"larger", "smaller"},
         "strengths": {*fields["strengths"]} <= {*fields["coords"]},
         "made_by": isinstance(json.loads(fields["made_by"] or "{}"), dict),
         "folds": type(fields["repeats"]) is int and fields["repeats"] >= 1

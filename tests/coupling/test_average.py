@@ -126,7 +126,7 @@ def test_schedule_free_is_judged_where_it_says():
     ("call", "error", "match"),
     [
         (lambda: jr.averaged(1e-3), TypeError, "`optimizer` must be an optax transformation, got 0.001"),
-        (lambda: jr.averaged(optax.sgd(0.1), 1.0), ValueError, "less than 1, or None, got 1.0"),
+        (lambda: jr.averaged(optax.sgd(0.1), 1.0), ValueError, "between 0 and 1, or None, the upper end excluded, got 1.0"),
         (lambda: jr.average_of(optax.sgd(0.1).init(jnp.ones(2))), ValueError, "Train with jaxreg.averaged"),
         (lambda: jr.averaged(optax.sgd(0.1)).update(jnp.ones(2), None), ValueError, "an average needs the"),
         (lambda: jr.Trainer(lambda k: jnp.ones(2), mse, optax.sgd(0.1), eval_params=3), TypeError, "`eval_params`"),

@@ -164,7 +164,7 @@ def test_each_point_and_its_parameters_are_of_their_own_sweep():
     for k in (4, -1):
         for a, b in zip(both.lane(k, -1), two.lane(2, 2)):
             np.testing.assert_array_equal(a, b)
-    with pytest.raises(IndexError, match="`k` 5 is out of range for 5"):
+    with pytest.raises(IndexError, match="`k` must be an integer between -5 and 4, got 5"):
         both.lane(5)
     again = jr.SweepResult.join([both, both], batch=[8, 16])
     assert list(again.best().point) == ["lr"]

@@ -176,7 +176,9 @@ def test_an_existing_file_is_left_alone_unless_told(tmp_path, write, monkeypatch
     ):
         write(make(), path)
     assert path.read_bytes() == before
-    with pytest.raises(ValueError, match="is a directory. Give the path of a file"):
+    with pytest.raises(
+        ValueError, match="`path` must be the path of a file, got .*which is a directory"
+    ):
         write(make(), tmp_path, overwrite=True)
 
     def fail(*args):
@@ -306,7 +308,9 @@ def test_parameters_that_are_there_are_left_alone_unless_told(tmp_path, monkeypa
 def test_a_directory_is_never_replaced(tmp_path):
     (tmp_path / "home.npz").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=r"save_params: '.*home\.npz' is a directory"):
+        with pytest.raises(
+            ValueError, match=r"save_params: `path` must be .*home\.npz', which is a directory"
+        ):
             save_params(make(params={"w": np.ones(K)}), tmp_path / "home", overwrite=overwrite)
     assert os.listdir(tmp_path) == ["home.npz"]
 

@@ -100,7 +100,7 @@ def test_a_table_by_one_axis_has_the_best_of_the_others(result):
     assert [row["lam"] for row in rows] == pytest.approx([0.1] * 4)
     np.testing.assert_allclose([row["valid loss"] for row in rows], MEANS.reshape(3, 4).min(0))
     assert "the best for each lam" in str(result.table(by="lam"))
-    with pytest.raises(ValueError, match=r"no coordinate 'width'; choose from \['lam', 'lr'\]"):
+    with pytest.raises(ValueError, match=r"`by` must be one of \['lam', 'lr'\], got 'width'"):
         result.table(by="width")
 
 
@@ -140,7 +140,7 @@ def test_slices_are_a_curve_for_each_value_of_the_other(result):
     assert list(shown.lines_) == [f"lr = {lr}" for lr in RATES]
     assert len({line.get_color() for line in shown.lines_.values()}) == 4
     assert result.plot(along="lr").ax_.get_xlabel() == "lr"
-    with pytest.raises(ValueError, match="no coordinate 'width'"):
+    with pytest.raises(ValueError, match="`along` must be one of"):
         result.plot(along="width")
 
 

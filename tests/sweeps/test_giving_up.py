@@ -5,7 +5,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
-from support.toy import LAMS, assert_equal, make, run
+from support.toy import LAMS, assert_equal, endless, run
 
 import jaxreg as jr
 from jaxreg.results import Status
@@ -89,15 +89,14 @@ def counting(turns, trained):
 
 
 def test_a_diverged_lane_is_dropped_at_the_next_rung():
-    lams = [*LAMS[:4], float("inf")]
-    wild = run(jr.grid(make, lam=lams), halving=jr.Halving(keep=0.9, rungs=1))
+    wild = run(endless([*LAMS[:4], np.inf]), halving=jr.Halving(keep=0.9, rungs=1))
     assert (wild.status[4] == Status.DIVERGED).all()
     assert np.isnan(wild.valid["loss"][4, ..., -1]).all(), "not trained to the end"
     assert (wild.status[:4] == Status.FINISHED).all()
 
 
 def test_when_all_diverge_the_sweep_ends():
-    lost = run(jr.grid(make, lam=[float("inf")] * 2), halving=jr.Halving(0.5, 1))
+    lost = run(endless([np.inf] * 2), halving=jr.Halving(0.5, 1))
     assert (lost.status == Status.DIVERGED).all()
     with pytest.raises(ValueError, match="all 2 points diverged or were given up"):
         lost.best()

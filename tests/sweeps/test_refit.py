@@ -114,8 +114,8 @@ def test_parameters_of_another_step_than_the_judged_one_are_refused():
     ("change", "error", "match"),
     [
         (lambda r: {"result": 3}, TypeError, "`result` must be a SweepResult, got int"),
-        (lambda r: {"rule": []}, ValueError, "`rule` is empty"),
-        (lambda r: {"rule": "max"}, ValueError, "no rule 'max'"),
+        (lambda r: {"rule": []}, ValueError, "`rule` must have at least one rule"),
+        (lambda r: {"rule": "max"}, ValueError, "`rule` must be one of"),
         (
             lambda r: {"result": dataclasses.replace(r, made_by="{}")},
             ValueError,

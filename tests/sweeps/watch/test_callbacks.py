@@ -198,7 +198,10 @@ def test_making_callbacks_starts_no_backend():
             Callback(),
             r"must be a list of Callback objects, got .*Write callbacks=\[\.\.\.\] around",
         ),
-        ([Callback(), print], r"callbacks\[1\] must be an object of a subclass of jaxreg.Callback"),
+        (
+            [Callback(), print],
+            r"`callbacks\[1\]` must be an object of a subclass of jaxreg.Callback",
+        ),
         ([Recorder], r"`callbacks\[0\]` must be an object .* got <class .*Recorder'>"),
     ],
 )
