@@ -90,7 +90,7 @@ def _checked(
                 f"{owner}: `{name}` must be a number, an array or a pytree of them, got {x!r}."
             )
         try:
-            array = jnp.asarray(x, dtype=at_least_float(x))
+            array = _as_array(x, at_least_float(x))
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"{owner}: `{name}` must be a number, an array or a pytree of them, got {x!r}."
@@ -111,6 +111,16 @@ def flag(owner: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: `{name}` must be True or False, got {shown(value)}.")
     return bool(value)
+
+
+def _as_array(x: Any, dtype: Any) -> Array:
+    """An array of jax; what is none yet is moved to the device on purpose, and nothing is compiled."""
+    if isinstance(x, Array):
+        return x.astype(dtype)
+    array = np.asarray(x)
+    if array.dtype.kind == "c":
+        raise TypeError("complex numbers have no order")
+    return _tree.placed(array.astype(dtype))
 
 
 def check_step(owner: str, step: ArrayLike | PyTree) -> PyTree:

@@ -48,7 +48,22 @@ def quickly(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Calla
     def program() -> Callable[..., Any]:
         return jax.jit(function, static_argnums=static, compiler_options=_options())
 
-    return functools.wraps(function)(lambda *args: program()(*args))
+    def call(*args: Any) -> Any:
+        with jax.disable_jit(False):
+            return program()(*args)
+
+    return functools.wraps(function)(call)
+
+
+def moves(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which moves what it is given to the devices: a guard is against what nobody asked for."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.transfer_guard("allow"):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def answered(ask: Callable[[Scan], Any]) -> Any:
@@ -66,6 +81,11 @@ def answered(ask: Callable[[Scan], Any]) -> Any:
     if any(isinstance(x, Tracer) for x in closed.consts):
         with jax.ensure_compile_time_eval():
             return ask(_scan)
+    with jax.disable_jit(False):  # nothing of the user's is looked into here
+        return _answer(closed, shapes)
+
+
+def _answer(closed: core.ClosedJaxpr, shapes: Any) -> Any:
     # Rounding to narrow types is what an optimizer does; a program of another form would skip it elsewhere.
     options = _options() | {"xla_allow_excess_precision": False}
     program = jax.jit(_lifted(closed.jaxpr), compiler_options=options).lower(closed.consts)

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from jaxreg import _tree
 from jaxreg._convolution import canonical_convolutions
+from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
@@ -99,6 +100,7 @@ def point_label(point: PyTree) -> str:
     return "{" + ", ".join(parts) + "}" if any(parts) else "number"
 
 
+@moves
 def grid(make: Callable[..., PyTree], **axes: ArrayLike) -> Grid:
     """Every point `make(**coordinates)` over the Cartesian product of the axes, the last one fastest.
 
@@ -129,6 +131,7 @@ def grid(make: Callable[..., PyTree], **axes: ArrayLike) -> Grid:
     return _built("grid", make, dict(zip(columns, zip(*rows))), columns)
 
 
+@moves
 def points(make: Callable[..., PyTree] | Sequence[PyTree], **columns: ArrayLike) -> Grid:
     """Points one by one instead of a product: for random, paired or hand-picked designs.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxreg import _tree
+from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.fit.batches import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.check import Checked, check, check_signs, frozen, trainer_at
@@ -36,6 +37,7 @@ from jaxreg.report import stack_warnings
 __all__ = ["fit", "notes_on"]
 
 
+@moves
 def fit(
     trainer: MakeTrainer,
     point: PyTree,

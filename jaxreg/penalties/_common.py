@@ -44,7 +44,7 @@ def placed(
       ValueError: both are asked for; whose sign it would be is open.
     """
     flag(owner, "nonneg", nonneg)
-    center = None if center is None else number(owner, "center", center)
+    center = jax.tree.map(lambda c: number(owner, "center", c), center)  # None stays None
     if nonneg and center is not None:
         raise ValueError(
             f"{owner}: `nonneg` and `center` together leave open what must be >= 0. For params >= "

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxreg._quickly import quickly
+from jaxreg._quickly import moves, quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.batches import init_key, stream_key
 from jaxreg.grid import Grid
@@ -148,7 +148,7 @@ class Population:
         cuts = [first + (last - first) * i // parts for i in range(parts + 1)]
         legs = [self._everywhere((np.int32(a), np.int32(b))) for a, b in itertools.pairwise(cuts)]
         turns = _Turns(self._programs.advance, self._common, self.blocks, legs)
-        workers = [self._pool.submit(turns.work) for _ in range(self.layout.streams)]
+        workers = [self._pool.submit(moves(turns.work)) for _ in range(self.layout.streams)]
         for worker in workers:
             worker.result()
         self.blocks = turns.blocks

@@ -143,7 +143,12 @@ class Program:
         leaves, treedef = jax.tree.flatten(args)
         key = treedef, tuple((x.shape, x.dtype, _placement(x)) for x in leaves)
         found = self._compiled.get(key)
-        return found or self._compiled.put(key, self._compile(args))
+        if found is None:
+            with jax.disable_jit(
+                False
+            ):  # a sweep is one program, also where others are looked into
+                found = self._compiled.put(key, self._compile(args))
+        return found
 
     def _compile(self, args: tuple) -> Executable:
         began = time.perf_counter()
@@ -160,7 +165,7 @@ class Program:
 
     def __call__(self, *args: Any) -> Any:
         # A lane that diverges, and a curve where nothing has been evaluated yet, are NaN on purpose.
-        with jax.debug_nans(False), jax.debug_infs(False):
+        with jax.debug_nans(False), jax.debug_infs(False), jax.disable_jit(False):
             return self.compiled(*args).call(*args)
 
 

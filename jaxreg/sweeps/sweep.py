@@ -21,6 +21,7 @@ from jax import Array
 
 from jaxreg import _tree
 from jaxreg._check import flag
+from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.batches import init_key
@@ -94,6 +95,7 @@ class _Job(NamedTuple):
     warnings: list[str]
 
 
+@moves
 def sweep(
     trainer: MakeTrainer,
     grid: Grid,

@@ -90,7 +90,7 @@ def test_error_texts_name_function_argument_and_value():
         jr.elastic_net(1.0, 1.5)
     with pytest.raises(ValueError, match=r"elastic_net: `l1_ratio` must be >= 0.*got -0\.5"):
         jr.elastic_net(1.0, -0.5)
-    with pytest.raises(ValueError, match=r"around: `center` must not be NaN, got nan"):
+    with pytest.raises(ValueError, match=r"l2: `center` must not be NaN, got nan"):
         jr.l2(1.0, center=float("nan"))
     with pytest.raises(TypeError, match=r"around: `center` must be a number.*got 'a'"):
         jr.l2(1.0).around("a")

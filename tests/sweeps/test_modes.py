@@ -20,7 +20,13 @@ MODES = {
     "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
     "checks": lambda: jax.enable_checks(True),
     "leaks": lambda: jax.checking_leaks(),
+    "no jit": lambda: jax.disable_jit(),
+    "no implicit transfers": lambda: jax.transfer_guard("disallow"),
+    "no transfers": lambda: jax.transfer_guard("disallow_explicit"),
+    "x64": lambda: jax.enable_x64(True),
+    "reuse of keys": lambda: jax.debug_key_reuse(True),
 }
+KEY = jax.random.key(0)  # jax itself moves a seed to the device
 
 
 def loss(w, x, y):
@@ -48,7 +54,7 @@ SWEEPS = {
 
 def sweep(name, **options):
     grid = jr.grid(jr.l1, lam=[0.01, 0.1, 1.0])
-    given = {"steps": 12, "evals": 4, "key": jax.random.key(0)} | SWEEPS[name]
+    given = {"steps": 12, "evals": 4, "key": KEY} | SWEEPS[name]
     return jr.sweep(made(), grid, (X, Y), **given | options)
 
 
@@ -59,6 +65,22 @@ def test_a_sweep_in_every_mode_has_the_same_numbers(mode, name):
     with MODES[mode]():
         got = sweep(name)
     np.testing.assert_allclose(got.valid["loss"], want.valid["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_fit_in_every_mode_has_the_same_numbers(mode):
+    want = jr.fit(made(), jr.l1(0.1), (X, Y), steps=5, key=KEY).params
+    point = jr.l1(0.1)
+    with MODES[mode]():
+        got = jr.fit(made(), point, (X, Y), steps=5, key=KEY).params
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_random_numbers_of_another_kind_are_used_throughout():
+    """Other batches and other folds, and the same again."""
+    once, again = (sweep("batches", key=jax.random.key(0, impl="rbg")) for _ in range(2))
+    np.testing.assert_array_equal(once.valid["loss"], again.valid["loss"])
+    assert (once.valid["loss"] != sweep("batches").valid["loss"]).any()
 
 
 PENALTIES = {
