@@ -116,7 +116,7 @@ def flag(owner: str, name: str, value: Any) -> bool:
 def _as_array(x: Any, dtype: Any) -> Array:
     """An array of jax; what is none yet is moved to the device on purpose, and nothing is compiled."""
     if isinstance(x, Array):
-        return x.astype(dtype)
+        return jnp.asarray(x, dtype)  # a value stays one where nothing is to do
     array = np.asarray(x)
     if array.dtype.kind == "c":
         raise TypeError("complex numbers have no order")

@@ -358,8 +358,14 @@ CONVEX = jr.l1(0.1) + jr.l2_ball(1.0)
             "prox_of_sum: unit_norm is not convex, so neither method is",
         ),
         ({"method": "admm"}, "`method` must be one of ['consensus', 'dykstra'], got 'admm'."),
-        ({"max_steps": 0}, "prox_of_sum: `max_steps` must be an integer between 1 and 2**31, got 0."),
-        ({"max_steps": 1e3}, "prox_of_sum: `max_steps` must be an integer between 1 and 2**31, got 1000.0."),
+        (
+            {"max_steps": 0},
+            "prox_of_sum: `max_steps` must be an integer between 1 and 2**31, got 0.",
+        ),
+        (
+            {"max_steps": 1e3},
+            "prox_of_sum: `max_steps` must be an integer between 1 and 2**31, got 1000.0.",
+        ),
         ({"tol": -1e-3}, "prox_of_sum: `tol` must be >= 0 and not NaN, got -0.001."),
         ({"step": -1.0}, "prox_of_sum: `step` must be >= 0 and not NaN, got -1."),
         ({"step": {"b": 1.0}}, "`step` has the leaf "),

@@ -11,6 +11,7 @@ import abc
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -48,14 +49,18 @@ class Folded(Elementwise):
     def leaf_prox(self, x: Array, step: Array) -> Array:
         scale = step * self.coefficient()
         bound, formula = self.bend()
-        if is_concrete(scale) and is_concrete(bound) and bool(jnp.any(scale >= bound)):
+        if is_concrete(scale) and is_concrete(bound):
+            self._refuse_a_jump(np.asarray(scale), np.asarray(bound), formula)
+        return self.prox_rho(x, scale)
+
+    def _refuse_a_jump(self, scale: np.ndarray, bound: np.ndarray, formula: str) -> None:
+        if (scale >= bound).any():
             raise ValueError(
-                f"{self.label}: step * weights is {float(jnp.max(scale)):g} and must be below {formula} = "
-                f"{float(jnp.min(bound)):g}, else the prox is no longer single-valued. Take a smaller step "
+                f"{self.label}: step * weights is {float(scale.max()):g} and must be below {formula} = "
+                f"{float(bound.min()):g}, else the prox is no longer single-valued. Take a smaller step "
                 "or a larger `gamma`. (Under jit, where this cannot be seen, the prox is a global "
                 "minimiser, and jumps.)"
             )
-        return self.prox_rho(x, scale)
 
 
 class MCP(Folded):

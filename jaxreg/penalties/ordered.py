@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
@@ -123,7 +124,7 @@ def slope(
         raise ValueError("slope: `q` and `weights` are two ways to say the same; give one of them.")
     checked = strength("slope", "weights", weights)
     for w in jax.tree.leaves(checked):
-        if is_concrete(w) and bool(jnp.any(jnp.diff(jnp.atleast_1d(w)) > 0)):
+        if is_concrete(w) and (np.diff(np.atleast_1d(np.asarray(w, float))) > 0).any():
             raise ValueError(
                 f"slope: `weights` must decrease, got {shown(weights)}; the first is for the largest "
                 "entry. Increasing ones are not a norm."

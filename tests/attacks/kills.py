@@ -1,0 +1,168 @@
+"""Kills at random moments: whatever a run was doing, the same call ends bit for bit as if nothing had.
+
+    cd tests && python -m attacks.kills --count 200
+
+Half of the lives are of `jaxreg.sweep`, half of the command; each is killed (-9) at a moment drawn between its
+start and a little after its end, so that imports, compiling, rounds, saves, plots and the end are all hit. When a
+life reaches the end its numbers are compared, and the next one begins in an empty folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from support.paths import TESTS
+
+API = """
+import sys
+sys.path.insert(0, {tests!r})
+from support import toy
+import jaxreg as jr
+out = toy.run(steps=60, evals=30, halving=jr.Halving(0.5, 2), patience=12, checkpoint={run!r},
+              checkpoint_every=0, progress=False)
+out.save({result!r}, overwrite=True)
+"""
+COMMAND = [
+    "sweep",
+    "wine",
+    "--model",
+    "linear",
+    "--lams",
+    "1e-3,1e-1",
+    "--steps",
+    "40",
+    "--folds",
+    "2",
+]
+COMMAND += ["--seeds", "1", "--refits", "2", "--batch-size", "16", "--train-size", "60"]
+
+
+class Life(NamedTuple):
+    """How a run is begun, or gone on with, and what it leaves."""
+
+    command: list[str]
+    leaves: tuple[Path, ...]
+
+
+def api(folder: Path) -> Life:
+    result = folder / "result.npz"
+    code = API.format(tests=str(TESTS), run=str(folder / "run"), result=str(result))
+    return Life([sys.executable, "-c", code], (result,))
+
+
+def command(folder: Path) -> Life:
+    out = folder / "run"
+    begun = (out / "settings.json").exists()
+    argv = ["sweep", "--resume", str(out)] if begun else [*COMMAND, "--out", str(out)]
+    leaves = tuple(out / name for name in ("result.npz", "test.json", "model.npz"))
+    return Life([sys.executable, "-m", "jaxreg", *argv], leaves)
+
+
+KINDS = {"api": api, "command": command}
+
+
+def environment(room: Path) -> dict[str, str]:
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(room / "xla")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return {**os.environ, **cache, "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+
+
+def lived(life: Life, room: Path, seconds: float) -> int | None:
+    """One life; None if it was killed, else how it ended."""
+    with subprocess.Popen(
+        life.command, env=environment(room), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            _, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            return None
+    if process.returncode:
+        print(err.decode()[-2000:], file=sys.stderr)
+    return process.returncode
+
+
+def whole(life: Life, room: Path) -> tuple[dict[str, bytes], float]:
+    """What a run leaves that nothing interrupts, and how long it takes."""
+    lived(life, room, 600)  # compiles
+    for path in life.leaves:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    began = time.monotonic()
+    if lived(KINDS["api" if "-c" in life.command else "command"](_folder(life)), room, 600):
+        raise SystemExit("a run ended with an error by itself")
+    return left(life), time.monotonic() - began
+
+
+def _folder(life: Life) -> Path:
+    folder = life.leaves[0].parent
+    return folder if "-c" in life.command else folder.parent
+
+
+def left(life: Life) -> dict[str, bytes]:
+    """Bytes of json, and arrays of archives: an archive says of itself how it was laid out."""
+    found = {}
+    for path in life.leaves:
+        if path.suffix == ".json":
+            found[path.name] = path.read_bytes()
+            continue
+        with np.load(path) as archive:
+            names = [n for n in archive.files if n.endswith((".npy",)) or "/" in n]
+            found[path.name] = b"".join(n.encode() + archive[n].tobytes() for n in sorted(names))
+    return found
+
+
+def attack(
+    count: int, seed: int = 0, kinds: tuple[str, ...] = ("api", "command")
+) -> dict[str, int]:
+    """So many kills; how many ends there were, and how many of them were right."""
+    told = {"kills": 0, "ends": 0, "right": 0, "errors": 0}
+    with tempfile.TemporaryDirectory() as name:
+        room, rng = Path(name), random.Random(seed)
+        for kind in kinds:
+            right, seconds = whole(KINDS[kind](room / kind / "whole"), room)
+            share, folder = count // len(kinds), room / kind / "lives"
+            killed = 0
+            while killed < share:
+                # Later lives of a run are begun with more done, and are given the same time.
+                ended = lived(KINDS[kind](folder), room, rng.uniform(0.05, 1.1 * seconds))
+                killed += ended is None
+                if ended is not None:
+                    told["errors"] += ended != 0
+                    told["ends"] += 1
+                    told["right"] += ended == 0 and left(KINDS[kind](folder)) == right
+                    shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                ended = lived(KINDS[kind](folder), room, 600)
+                told["errors"] += ended != 0
+                told["ends"] += 1
+                told["right"] += ended == 0 and left(KINDS[kind](folder)) == right
+            told["kills"] += killed
+    return told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=200, help="kills; default 200")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    told = attack(args.count, args.seed)
+    print(", ".join(f"{n} {what}" for what, n in told.items()))
+    return told["right"] != told["ends"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
