@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -55,11 +56,25 @@ def quickly(function: Callable[..., Any], static: tuple[int, ...] = ()) -> Calla
     return functools.wraps(function)(call)
 
 
+_WORKED: set[int] = set()  # processes, of which a fork inherits the numbers
+
+
 def moves(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which moves what it is given to the devices: a guard is against what nobody asked for."""
+    """`function`, which moves what it is given to the devices: a guard is against what nobody asked for.
+
+    Raises:
+      RuntimeError: the process was forked from one in which such a function has run: jax would hang.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        if _WORKED and os.getpid() not in _WORKED:
+            raise RuntimeError(
+                f"{function.__name__}: this process was forked from one in which jax was at work, and would "
+                "hang. Start it anew, as by multiprocessing.get_context('spawn'), or fork before jax "
+                "is used."
+            )
+        _WORKED.add(os.getpid())
         with jax.transfer_guard("allow"):
             return function(*args, **kwargs)
 
