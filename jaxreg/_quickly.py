@@ -70,7 +70,7 @@ def moves(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         if _WORKED and os.getpid() not in _WORKED:
             raise RuntimeError(
-                f"{function.__name__}: this process was forked from one in which jax was at work, and would "
+                f"{function.__name__}: this process was forked from one in which jax was at work and would "
                 "hang. Start it anew, as by multiprocessing.get_context('spawn'), or fork before jax "
                 "is used."
             )

@@ -302,9 +302,10 @@ def check_arrays(owner: str, name: str, tree: PyTree) -> None:
         raise TypeError(
             f"{owner}: `{name}` must be a pytree of arrays, got {tree!r}, which has no leaves."
         )
-    for path, x in zip(leaves.paths, leaves.values):
+    with_paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    for path, x, (keys, _) in zip(leaves.paths, leaves.values, with_paths):
         alone = x is tree and not hasattr(x, "dtype") and not isinstance(x, (int, float))
-        if alone or isinstance(x, (str, bytes)):
+        if alone or (isinstance(x, (str, bytes)) and not in_module(tree, keys)):
             where = f" at {path!r}" if path else ""
             raise TypeError(f"{owner}: `{name}` must be a pytree of arrays, got {x!r}{where}.")
 

@@ -22,6 +22,7 @@ from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
 from jaxreg.fit.kept import kept, recent
+from jaxreg.fit.shapes import check_functions
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in, terms_in
 from jaxreg.penalty import Penalty
@@ -148,11 +149,12 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
     evaluate = lambda point, state, batch, given: at(point, given).evaluate(state, batch)
     values = lambda point, params: [term(params) for term in terms_in(point).values()]
     try:
+        jax.eval_shape(
+            lambda point, batch, key, given: check_functions(owner, at(point, given), batch, key),
+            point, batch, key, numbers,
+        )  # fmt: skip
         start, state = _uses(
             lambda point, key, given: at(point, given).start(key), point, key, numbers
-        )
-        jax.eval_shape(
-            functools.partial(_check_scalars, owner, at), point, numbers, state, batch, key
         )
         jax.eval_shape(values, point, parts_of(state.params)[0])
         moved, _ = _uses(update, point, state, batch, key, numbers)
@@ -171,48 +173,6 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
     used = [any(flags) for flags in zip(start, moved, judged)]
     rest = [p for i, p in enumerate(paths) if i not in in_penalties and not used[i]]
     return Checked(state, tuple(idle), tuple(rest))
-
-
-def _check_scalars(
-    owner: str,
-    at: Callable,
-    point: PyTree,
-    numbers: PyTree,
-    state: TrainState,
-    batch: tuple,
-    key: Array,
-) -> None:
-    """Refuse a loss or metric that is no number."""
-    made = at(point, numbers)
-    loss, (_, rest) = made.loss_of(state, batch, key)(state.params)
-    _refuse_changed(owner, made, state.params, rest)
-    found = {"loss": loss, **made.evaluate(state, batch)}
-    for name, value in found.items():
-        what = f"the metric {name!r}" if name != "loss" else "the loss"
-        if isinstance(value, (tuple, list, dict)):
-            raise TypeError(
-                f"{owner}: {what} must return a scalar, got a {type(value).__name__} of {len(value)}. What "
-                "else is worth knowing goes into `metrics`; state that changes needs stateful=True."
-            )
-        if jnp.shape(value) != ():
-            raise ValueError(
-                f"{owner}: {what} must return a scalar, got shape {list(jnp.shape(value))}. Take the mean "
-                "over the rows."
-            )
-
-
-def _refuse_changed(owner: str, made: Trainer, before: PyTree, after: PyTree) -> None:
-    """A loss that changes statistics or counters of a module is not what is to be evaluated."""
-    leaves = _tree.flatten(before)
-    changed = [
-        p for p, a, b in zip(leaves.paths, leaves.values, jax.tree.leaves(after)) if a is not b
-    ]
-    if changed and made.eval_loss is None:
-        raise ValueError(
-            f"{owner}: the loss changes {', '.join(map(repr, changed[:3]))} of the module, as batch "
-            "norm and dropout do, so the trainer needs `eval_loss`: a function (params, *batch) -> mean "
-            "loss with dropout off and running averages; `module.eval()` does that in nnx."
-        )
 
 
 def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:

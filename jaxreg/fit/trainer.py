@@ -248,15 +248,26 @@ class Trainer:
         Returns:
           {"loss": scalar, name: scalar, ...}.
         """
-        n = len(jax.tree.leaves(data)[0])
-        weights = jnp.ones(n) if sample_weight is None else jnp.asarray(sample_weight, float)
-        weights = weights * (n / jnp.sum(weights))
-        model = self.model(self.judged(state))
-        call = lambda fn, **extra: fn(*model, *data, **extra)
+        judged = self.judged(state)
         return {
-            name: call(fn, sample_weight=weights) if takes_weights(fn) else call(fn)
+            name: self.measured(fn, judged, data, sample_weight)
             for name, fn in self.measures.items()
         }
+
+    def measured(
+        self,
+        measure: Callable,
+        state: TrainState,
+        data: tuple,
+        sample_weight: ArrayLike | None = None,
+    ) -> Any:
+        """One of `measures` of all rows, at the parameters that are judged."""
+        model = self.model(state)
+        if not takes_weights(measure):
+            return measure(*model, *data)
+        n = len(jax.tree.leaves(data)[0])
+        weights = jnp.ones(n) if sample_weight is None else jnp.asarray(sample_weight, float)
+        return measure(*model, *data, sample_weight=weights * (n / jnp.sum(weights)))
 
     @property
     def measures(self) -> dict[str, Callable[..., Array]]:

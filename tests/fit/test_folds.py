@@ -122,8 +122,8 @@ def test_blocks_are_runs_with_a_gap_on_both_sides(n, k, gap):
     ("call", "error", "match"),
     [
         (lambda: jr.folds(10, 11), ValueError, "`k` must be at most the 10 rows there are, got 11"),
-        (lambda: jr.folds(10, 1), ValueError, "`k` must be at least 2, got 1"),
-        (lambda: jr.folds(10.0, 2), TypeError, "`n` must be an integer, got 10.0"),
+        (lambda: jr.folds(10, 1), ValueError, "`k` must be an integer of at least 2, got 1"),
+        (lambda: jr.folds(10.0, 2), ValueError, "`n` must be an integer of at least 2, got 10.0"),
         (lambda: jr.folds(4, 2, groups=["a"] * 4), ValueError, "has 1 group, and 2 folds need at least 2"),
         (lambda: jr.folds(4, 2, y=[1, 2]), ValueError, r"`y` must have one value .* got shape \[2\]"),
         (lambda: jr.folds(3, 2, y=[1, np.nan, 2]), ValueError, "`y` has NaN in 1 of 3 rows"),

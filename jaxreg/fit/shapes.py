@@ -1,0 +1,237 @@
+"""What a trainer's functions return, seen on shapes alone and judged before anything compiles."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from jaxreg import _tree
+from jaxreg._tree import PyTree
+from jaxreg.coupling import told
+from jaxreg.fit.trainer import Trainer, TrainState, parts_of
+
+__all__ = ["check_functions"]
+
+
+def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> None:
+    """Refuse what a trainer's functions cannot be called with, or must not return; to be traced.
+
+    Args:
+      owner: who asks, for errors.
+      made: the trainer at a point.
+      batch: the rows of a step.
+      key: a PRNG key.
+
+    Raises:
+      TypeError: naming the function, what it was given or returned, and what to do.
+      ValueError: a loss or metric is no scalar, or the loss changes a module that `eval_loss` must know.
+    """
+    started = lambda: made.init(key, *made._numbers)
+    returned = _called(owner, "init", started, "a PRNG key" + _also(made))
+    _check_start(owner, made, returned)
+    of_start = lambda: made.start(key)
+    state = _called(owner, "optimizer", of_start, f"the parameters, {_shown(returned)}")
+    with_key = ", with key=" if made.stochastic else ""
+    given = f"{_of_model(state, made)} and a batch of {_shown(batch)}{with_key}"
+    value, (model_state, rest) = _called(
+        owner, "loss", lambda: made.loss_of(state, batch, key)(state.params), given
+    )
+    _check_scalar(owner, "loss", "the loss", value)
+    _check_same(owner, "loss", "the model state", state.model_state, model_state)
+    _refuse_changed(owner, made, state.params, rest)
+    _check_update(owner, made, state, batch, key)
+    _check_judged(owner, made, state)
+    for name, fn in made.measures.items():
+        what, argument = f"the metric {name!r}", "metrics"
+        if name == "loss":
+            what, argument = "the loss", "eval_loss" if made.eval_loss else "loss"
+        alone = lambda fn=fn: made.measured(fn, made.judged(state), batch)
+        _check_scalar(owner, argument, what, _called(owner, argument, alone, given, what))
+
+
+def _called(
+    owner: str, argument: str, call: Callable[[], Any], given: str, what: str | None = None
+) -> Any:
+    """What a function of the user's returns; what it raises is told with what it was given."""
+    try:
+        return call()
+    except (jax.errors.UnexpectedTracerError, RecursionError):
+        raise
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise TypeError(
+            f"{owner}: `{argument}` looks at a value that is not known yet, since it is compiled for all "
+            "values. Use jnp in place of np, jnp.where in place of if, and no float() or int(). "
+            f"Got {_first_line(error)}"
+        ) from error
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        which = f" ({what})" if argument == "metrics" else ""
+        raise TypeError(
+            f"{owner}: `{argument}`{which} must take {given}; called so, got {type(error).__name__}: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether it was raised by a line of this package, in whose words it is already."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return frames[-1][0].f_globals.get("__name__", "").partition(".")[0] == "jaxreg"
+
+
+def _check_start(owner: str, made: Trainer, returned: Any) -> None:
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    if made.stateful and not pair:
+        raise TypeError(
+            f"{owner}: `init` must return a pair, (params, model state), as the trainer is stateful, got "
+            f"{_shown(returned)}."
+        )
+    params = returned[0] if made.stateful else returned
+    if not jax.tree.leaves(_tree.held(params)):
+        raise TypeError(
+            f"{owner}: `init` must return parameters, a pytree of floating arrays, got {params!r}, which "
+            "has none."
+        )
+
+
+def _check_scalar(owner: str, argument: str, what: str, value: Any) -> None:
+    if isinstance(value, (tuple, list, dict)):
+        raise TypeError(
+            f"{owner}: {what} must return a scalar, got a {type(value).__name__} of {len(value)}. What "
+            "else is worth knowing goes into `metrics`; state that changes needs stateful=True."
+        )
+    if not isinstance(value, (int, float, complex)) and not hasattr(value, "dtype"):
+        raise TypeError(f"{owner}: `{argument}` must return a scalar for {what}, got {value!r}.")
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"{owner}: {what} must return a scalar, got shape {list(jnp.shape(value))}. Take the mean "
+            "over the rows."
+        )
+    dtype = jnp.result_type(value)
+    real = (jnp.floating,) if argument == "loss" else (jnp.floating, jnp.integer, jnp.bool_)
+    if not any(jnp.issubdtype(dtype, kind) for kind in real):
+        raise TypeError(
+            f"{owner}: `{argument}` must return a real number for {what}, got {dtype}. Take its real part, "
+            "its absolute value, or the mean of floating numbers."
+        )
+
+
+def _refuse_changed(owner: str, made: Trainer, before: PyTree, after: PyTree) -> None:
+    """A loss that changes statistics or counters of a module is not what is to be evaluated."""
+    leaves = _tree.flatten(before)
+    changed = [
+        p for p, a, b in zip(leaves.paths, leaves.values, jax.tree.leaves(after)) if a is not b
+    ]
+    if changed and made.eval_loss is None:
+        raise ValueError(
+            f"{owner}: the loss changes {', '.join(map(repr, changed[:3]))} of the module, as batch "
+            "norm and dropout do, so the trainer needs `eval_loss`: a function (params, *batch) -> mean "
+            "loss with dropout off and running averages; `module.eval()` does that in nnx."
+        )
+
+
+def _check_update(owner: str, made: Trainer, state: TrainState, batch: tuple, key: Array) -> None:
+    """Whether an update leaves parameters and the optimizer's state of the kind that they were."""
+    params, whole = parts_of(state.params)
+    loss = made.loss_of(state, batch, key)
+    of = lambda part: loss(whole(part))[0]
+    value, grads = jax.value_and_grad(of)(params)
+    tx = optax.with_extra_args_support(made.optimizer)
+    more = told(tx, state.opt_state, params, value, grads, of)
+    call = lambda: tx.update(grads, state.opt_state, params, **more)
+    returned = _called(owner, "optimizer", call, f"updates like the parameters, {_shown(params)}")
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TypeError(
+            f"{owner}: `optimizer` must return a pair, (updates, new state), got a "
+            f"{type(returned).__name__}."
+        )
+    updates, opt_state = returned
+    same_shapes = lambda tree: [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    same = jax.tree.structure(updates) == jax.tree.structure(params)
+    real = all(
+        not jnp.issubdtype(jnp.result_type(x), jnp.complexfloating)
+        for x in jax.tree.leaves(updates)
+    )
+    if not same or not real or same_shapes(updates) != same_shapes(params):
+        raise TypeError(
+            f"{owner}: `optimizer` must return updates like the parameters, {_shown(params)}, got "
+            f"{_shown(updates)}."
+        )
+    _check_same(owner, "optimizer", "its state", state.opt_state, opt_state)
+
+
+def _check_judged(owner: str, made: Trainer, state: TrainState) -> None:
+    if made.eval_params is None:
+        return
+    part, _ = parts_of(state.params)
+    call = lambda: made.eval_params(state._replace(params=part))  # pyright: ignore[reportOptionalCall]
+    found = _called(owner, "eval_params", call, "the TrainState")
+    like = lambda tree: (jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)])
+    if like(found) != like(part):
+        raise TypeError(
+            f"{owner}: `eval_params` must return parameters like those that are trained, {_shown(part)}, "
+            f"got {_shown(found)}."
+        )
+
+
+def _check_same(owner: str, argument: str, what: str, before: PyTree, after: PyTree) -> None:
+    """State that is carried from step to step must stay of one kind."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise TypeError(
+            f"{owner}: `{argument}` must return {what} in the structure that it got, {_shown(before)}, got "
+            f"{_shown(after)}."
+        )
+    leaves = _tree.flatten(before)
+    for path, a, b in zip(leaves.paths, leaves.values, jax.tree.leaves(after)):
+        a, b = (jax.typeof(jnp.asarray(x)) for x in (a, b))
+        if (a.shape, a.dtype) != (b.shape, b.dtype):
+            raise TypeError(
+                f"{owner}: `{argument}` must return {what} with the shapes and dtypes that it got; "
+                f"{path!r} was {_kind(a)}, got {_kind(b)}. Convert it, as by .astype."
+            )
+
+
+# --- words ----------------------------------------------------------------------------------------
+
+
+def _also(made: Trainer) -> str:
+    return " and what was prepared" if made._numbers else ""
+
+
+def _of_model(state: TrainState, made: Trainer) -> str:
+    parts = [f"params {_shown(state.params)}"]
+    parts += [f"model state {_shown(state.model_state)}"] if made.stateful else []
+    parts += [f"what was prepared, {_shown(made._numbers[0])},"] if made._numbers else []
+    return ", ".join(parts)
+
+
+def _shown(tree: PyTree) -> str:
+    """A tree by its leaves: dtype and shape of each, the first few."""
+    leaves = _tree.flatten(tree)
+    if not leaves.values:
+        return repr(tree)[:80]
+    kinds = [
+        f"{path}: {_kind(x)}" if path else _kind(x) for path, x in zip(leaves.paths, leaves.values)
+    ]
+    return "{" + ", ".join(kinds[:6]) + (", …" if len(kinds) > 6 else "") + "}"
+
+
+def _kind(x: Any) -> str:
+    if not hasattr(x, "dtype"):
+        return type(x).__name__
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).split("\n")[0].strip()[:300]
+    return text if text.endswith(".") else f"{text}."
