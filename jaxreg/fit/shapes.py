@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -84,7 +85,10 @@ def _called(
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether it was raised by a line of this package, in whose words it is already."""
+    """Whether it was raised by a line of this package, in whose words it is already; a call of the user's
+    function that does not suit it is such a line, too."""
+    if re.search(r"positional argument|keyword argument|required argument", str(error)):
+        return False
     frames = list(traceback.walk_tb(error.__traceback__))
     return frames[-1][0].f_globals.get("__name__", "").partition(".")[0] == "jaxreg"
 
