@@ -165,7 +165,9 @@ def trainer(model: Model) -> Callable[[jr.Penalty], jr.Trainer]:
 
 
 def l2_grid(lams: np.ndarray) -> Grid:
-    return jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=lams)
+    """One of lam; an infinite one is put in past the constructor, which lets none be, so as to diverge."""
+    grid = jr.grid(lambda lam: jr.l2(lam).on(jr.kernels), lam=lams)
+    return jax.tree.map(lambda _: jnp.asarray(lams, jnp.float32), grid)
 
 
 def make_task(model: Model, n_lams: int, steps: int) -> Task:
