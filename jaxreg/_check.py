@@ -6,6 +6,7 @@ penalty work, and a gradient, which is itself a penalty with negative strengths,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,17 @@ def flag(owner: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: `{name}` must be True or False, got {shown(value)}.")
     return bool(value)
+
+
+def misfit(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str | None:
+    """Why a function cannot be called so; None if it can, or is a builtin that does not tell."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    except ValueError:
+        return None
+    return None
 
 
 def _as_array(x: Any, dtype: Any) -> Array:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
+from jaxreg._check import misfit
 from jaxreg._convolution import canonical_convolutions
 from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
@@ -288,14 +288,8 @@ def _check_make(owner: str, make: Any, names: tuple[str, ...]) -> None:
             f"{owner}: `make` must be a function of {', '.join(names)} that returns a point, such as "
             f"lambda lam: jr.l2(lam), got {_kind(make)}."
         )
-    try:
-        inspect.signature(make).bind(**dict.fromkeys(names))
-    except TypeError as error:
-        raise TypeError(
-            f"{owner}: `make` must take the axes {', '.join(names)} by name: {error}."
-        ) from error
-    except ValueError:  # a builtin that does not tell its arguments
-        return
+    if (why := misfit(make, **dict.fromkeys(names))) is not None:
+        raise TypeError(f"{owner}: `make` must take the axes {', '.join(names)} by name: {why}.")
 
 
 def _stacked(owner: str, made: list[PyTree], coords: dict[str, np.ndarray]) -> Grid:
@@ -411,7 +405,10 @@ def map_grid(fit: Callable[..., Any], grid: Grid, *args: Any, chunk: int | None 
         raise TypeError(
             f"map_grid: `grid` must come from jaxreg.grid or jaxreg.points, got {_kind(grid)}."
         )
-    _check_takes_a_point(fit, args)
+    if (why := misfit(fit, None, *args)) is not None:
+        raise TypeError(
+            f"map_grid: `fit` must take a point and {len(args)} more arguments, got {fit!r}: {why}."
+        )
     if chunk is not None and (
         isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1
     ):
@@ -420,17 +417,6 @@ def map_grid(fit: Callable[..., Any], grid: Grid, *args: Any, chunk: int | None 
         )
     chunk = None if chunk is None else int(chunk)
     return _map(fit, grid.points, args, chunk)
-
-
-def _check_takes_a_point(fit: Callable[..., Any], args: tuple) -> None:
-    try:
-        inspect.signature(fit).bind(None, *args)
-    except TypeError as error:
-        raise TypeError(
-            f"map_grid: `fit` must take a point and {len(args)} more arguments, got {fit!r}: {error}."
-        ) from error
-    except ValueError:  # a builtin that does not tell its arguments
-        return
 
 
 @functools.partial(jax.jit, static_argnames=("fit", "chunk"))

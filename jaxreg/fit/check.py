@@ -7,7 +7,6 @@ the penalty with the right sign; and the trace of one update tells what it does 
 from __future__ import annotations
 
 import functools
-import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import optax
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import misfit
 from jaxreg._tree import PyTree
 from jaxreg.coupling import check_coupling
 from jaxreg.fit.kept import kept, recent
@@ -62,14 +62,8 @@ def _check_kind(owner: str, trainer: Any) -> None:
             f"{owner}: `trainer` must be hashable, since compiled programs are found by it, and a "
             f"{type(trainer).__name__} is not. Give a function."
         ) from error
-    try:
-        inspect.signature(trainer).bind(None)
-    except TypeError as error:
-        raise TypeError(
-            f"{owner}: `trainer` must be {_EXAMPLE}; got {trainer!r}: {error}."
-        ) from error
-    except ValueError:  # a builtin that does not tell its arguments
-        return
+    if (why := misfit(trainer, None)) is not None:
+        raise TypeError(f"{owner}: `trainer` must be {_EXAMPLE}; got {trainer!r}: {why}.")
 
 
 def _kind(x: Any) -> str:

@@ -144,9 +144,8 @@ class Program:
         key = treedef, tuple((x.shape, x.dtype, _placement(x)) for x in leaves)
         found = self._compiled.get(key)
         if found is None:
-            with jax.disable_jit(
-                False
-            ):  # a sweep is one program, also where others are looked into
+            # A sweep is one program, also where others are looked into.
+            with jax.disable_jit(False):
                 found = self._compiled.put(key, self._compile(args))
         return found
 
