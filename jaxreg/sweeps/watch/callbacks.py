@@ -78,7 +78,10 @@ class Callback:
         """Called once, before the first step."""
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Called at every evaluation, in the order of the steps."""
+        """Called at every evaluation, in the order of the steps.
+
+        Where lanes were added to a sweep, theirs come first, from step 0; `alive` says which they are.
+        """
 
     def finish(self, result: SweepResult) -> None:
         """Called once with what the sweep returns."""
