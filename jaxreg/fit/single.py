@@ -126,7 +126,7 @@ def fit(
         alone = jax.tree.map(lambda x: jnp.asarray(x)[None], point)
         notes += lost_steps("fit", trainer, alone, checked.state, init_key(key, seed), numbers)
     for text in notes:
-        warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"fit: {text}", RuntimeWarning, stacklevel=3)  # past the wrapper of `moves`
     weights = None if sample_weight is None else check_weights("fit", sample_weight, n)
     if all(_tree.is_concrete(x) for x in jax.tree.leaves((point, data, rows, key))):
         _probe_once(trainer, point, data, rows, key, numbers, weights is not None)

@@ -215,6 +215,11 @@ class CheckpointStore:
             )
         return None
 
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """What the directory is known by, as JSON gives it back."""
+        return self._experiment
+
     def steps(self) -> list[int]:
         """The steps that are there whole, ascending; whether they are undamaged, `restore` finds out."""
         return sorted({save.step for save in self._saves()})

@@ -61,7 +61,6 @@ class Drive:
       conclude: what is asked of all lanes at the end, trees of [K, P, ...] by name; saved with them.
       store: where they are saved.
       every: seconds between saves.
-      experiment: what the store was opened with.
     """
 
     population: Population
@@ -72,7 +71,6 @@ class Drive:
     conclude: Callable[[], Mapping[str, PyTree]] = dict
     store: CheckpointStore | None = None
     every: float = 60.0
-    experiment: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -269,7 +267,8 @@ class Drive:
 
     def _restore(self) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        found = None if self.store is None else self.store.restore(self._former, self._sound)
+        store = self.store
+        found = None if store is None else store.restore(self._former, self._sound)
         here = -1 if found is None else found.step
         (step,) = agree(here)
         if step != here:
@@ -277,11 +276,11 @@ class Drive:
                 f"sweep: this process found the checkpoint of step {here} and process 0 that of step "
                 f"{step}. All processes must see one checkpoint directory, as on a shared disk."
             )
-        if found is None:
+        if found is None or store is None:
             return
         self.warnings.extend(found.warnings)
         population, there = self.population, found.saved.experiment
-        whole = grown(self._whole(), found.tree, self.experiment, there)
+        whole = grown(self._whole(), found.tree, store.experiment, there)
         population.table, self.status = whole["lanes"], whole["status"]
         self.at, self.last = whole["at"], whole["last"]
         if there["steps"] < self.agenda.steps:
@@ -291,7 +290,7 @@ class Drive:
         population.step = found.step
         if there["steps"] == self.agenda.steps:  # with others the windows of a stream may be others
             population.source = found.saved.note.get("source")
-        if not differences(self.experiment, there):
+        if not differences(store.experiment, there):
             self.concluded, self._layout = found.beside, str(found.saved.note.get("layout"))
 
 

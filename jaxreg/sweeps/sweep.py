@@ -7,8 +7,6 @@ This module checks what the user asked for, builds the population, and turns whe
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import json
 import os
 import warnings
@@ -24,11 +22,8 @@ from jaxreg._check import flag
 from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
-from jaxreg.fit.batches import init_key
-from jaxreg.fit.check import Checked, check, check_signs, trainer_at
+from jaxreg.fit.check import Checked, check, trainer_at
 from jaxreg.fit.intake import check_batch, check_key, count
-from jaxreg.fit.rounding import lost_steps
-from jaxreg.fit.single import notes_on
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
 from jaxreg.fit.trainer import MakeTrainer
@@ -36,7 +31,7 @@ from jaxreg.grid import Grid
 from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
 from jaxreg.stationarity import Stationarity
-from jaxreg.sweeps.certify import Certify, certificates, certify
+from jaxreg.sweeps.certify import certificates
 from jaxreg.sweeps.checkpoint import CheckpointStore, differences, exclusive, experiment_in
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
@@ -47,6 +42,7 @@ from jaxreg.sweeps.machine.layout import plan
 from jaxreg.sweeps.machine.machine import Machine, check_machine, default_mesh
 from jaxreg.sweeps.machine.widths import widest
 from jaxreg.sweeps.population import Population
+from jaxreg.sweeps.probe import Probe
 from jaxreg.sweeps.program import Common, Spec
 from jaxreg.sweeps.reader import Reader
 from jaxreg.sweeps.rows import Rows, gathered
@@ -199,12 +195,12 @@ def sweep(
     known = None if checkpoint is None else experiment_in(checkpoint)
     with _reading(rows.stream, options, len(grid) * options.seeds) as reader:
         job = _job(trainer, grid, rows, options, reader, known)
-        with _store(checkpoint, job, known) as (store, experiment):
+        with _store(checkpoint, job, known) as store:
             with Progress(label, len(grid), steps, progress) as bar:
+                conclude = lambda: {name: ask() for name, ask in job.conclude.items()}
                 drive = Drive(
-                    job.population, job.agenda, job.outline, calls, bar,
-                    lambda: {name: ask() for name, ask in job.conclude.items()},
-                    store, checkpoint_every, experiment,
+                    job.population, job.agenda, job.outline, calls, bar, conclude, store,
+                    checkpoint_every,
                 )  # fmt: skip
                 finished = drive.run()
             concluded = _concluded(drive, job.conclude, finished)
@@ -212,7 +208,7 @@ def sweep(
     calls.finish(result)
     left_out = [] if reader is None else reader.warnings()
     for text in (*job.warnings, *drive.warnings, *left_out, *calls.report()):
-        warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=3)  # past the wrapper of `moves`
     if not finished:
         raise Interrupted(_interruption(job.population.step, steps, checkpoint), result)
     return result
@@ -221,20 +217,20 @@ def sweep(
 @contextlib.contextmanager
 def _store(
     checkpoint: str | os.PathLike | None, job: _Job, known: dict[str, Any] | None
-) -> Iterator[tuple[CheckpointStore | None, dict[str, Any]]]:
+) -> Iterator[CheckpointStore | None]:
     """The store of a sweep, which no other run can open meanwhile; of several processes one writes.
 
-    With what the sweep is known by in it. A directory is claimed after all that can be refused has been;
-    one that is `known` to be this sweep's has been through that.
+    A directory is claimed after all that can be refused has been; one that is `known` to be this sweep's
+    has been through that.
     """
     experiment = {} if checkpoint is None else job.experiment()
     if known is None or differences(experiment, known):
         job.probe()
     if checkpoint is None:
-        yield None, experiment
+        yield None
         return
     with exclusive(checkpoint) if leads() else contextlib.nullcontext():
-        yield CheckpointStore(checkpoint, experiment, continues=continues), experiment
+        yield CheckpointStore(checkpoint, experiment, continues=continues)
 
 
 def _reading(stream: Stream | None, options: _Options, lanes: int) -> Any:
@@ -271,7 +267,7 @@ def _job(
     lanes = widest(trainer, point, checked.state, batch, o.key, numbers)
     layout = plan(stages(len(grid), o.steps, o.halving), n_pairs, o.machine.chunk, mesh, lanes)
     made = trainer_at("sweep", trainer, point)
-    probe = _Probe(trainer, grid, rows, o, checked, data, numbers, padded)
+    probe = Probe(trainer, grid, rows, checked, data, numbers, o.key, padded, o.stationarity)
     spec = Spec(
         trainer, tuple((name, "unknown") for name in made.measures), (), tuple(terms_in(point)),
         o.batch_size,
@@ -300,56 +296,6 @@ def _job(
         judge.directions(made),
         probe.warnings,
     )
-
-
-class _Probe:
-    """What is found out by running the user's functions, once, and refused where it must be."""
-
-    def __init__(
-        self,
-        trainer: MakeTrainer,
-        grid: Grid,
-        rows: Rows,
-        options: _Options,
-        checked: Checked,
-        data: tuple,
-        numbers: PyTree,
-        padded: bool,
-    ):
-        self._trainer, self._grid, self._point = trainer, grid, grid[len(grid) - 1]
-        self._rows, self._options, self._checked = rows, options, checked
-        self._data, self._numbers, self._padded = data, numbers, padded
-        self.warnings = notes_on(checked, self._point)
-
-    @functools.cached_property
-    def certify(self) -> Certify:
-        """How a certificate is made."""
-        return certify(
-            self._trainer, self._point, self._checked.state, self._rows, self._options.key,
-            self._numbers,
-        )  # fmt: skip
-
-    @functools.cached_property
-    def _found(self) -> dict[str, Any]:
-        trainer, checked, splits = self._trainer, self._checked, self._rows.splits
-        check_signs("sweep", trainer, self._point, checked)
-        ways = judge.find_ways(
-            "sweep", trainer, self._point, self._data, self._options.key,
-            weighted=self._rows.weights is not None, padded=self._padded, numbers=self._numbers,
-        )  # fmt: skip
-        judge.check_sizes("sweep", ways, splits.sizes)
-        if self._options.stationarity:
-            _ = self.certify
-        key = init_key(self._options.key, 0)
-        self.warnings += lost_steps(
-            "sweep", trainer, self._grid.points, checked.state, key, self._numbers
-        )
-        by_rows = any(way == "whole" for _, way in ways)
-        return {"ways": ways, "sizes": splits.sizes if by_rows else ()}
-
-    def filled_in(self, spec: Spec) -> Spec:
-        """The spec with the ways in which the measures are called."""
-        return dataclasses.replace(spec, **self._found)
 
 
 def _refuse_idle(checked: Checked, grid: Grid) -> None:

@@ -94,20 +94,14 @@ def lived(life: Life, room: Path, seconds: float) -> int | None:
     return process.returncode
 
 
-def whole(life: Life, room: Path) -> tuple[dict[str, bytes], float]:
-    """What a run leaves that nothing interrupts, and how long it takes."""
-    lived(life, room, 600)  # compiles
-    for path in life.leaves:
-        shutil.rmtree(path.parent, ignore_errors=True)
-    began = time.monotonic()
-    if lived(KINDS["api" if "-c" in life.command else "command"](_folder(life)), room, 600):
+def whole(kind: str, folder: Path, room: Path) -> tuple[dict[str, bytes], float]:
+    """What a run leaves that nothing interrupts, and how long it takes where programs are kept."""
+    lived(KINDS[kind](folder), room, 600)  # compiles
+    shutil.rmtree(folder, ignore_errors=True)
+    life, began = KINDS[kind](folder), time.monotonic()
+    if lived(life, room, 600):
         raise SystemExit("a run ended with an error by itself")
     return left(life), time.monotonic() - began
-
-
-def _folder(life: Life) -> Path:
-    folder = life.leaves[0].parent
-    return folder if "-c" in life.command else folder.parent
 
 
 def left(life: Life) -> dict[str, bytes]:
@@ -123,32 +117,27 @@ def left(life: Life) -> dict[str, bytes]:
     return found
 
 
-def attack(
-    count: int, seed: int = 0, kinds: tuple[str, ...] = ("api", "command")
-) -> dict[str, int]:
+def attack(count: int, seed: int = 0) -> dict[str, int]:
     """So many kills; how many ends there were, and how many of them were right."""
     told = {"kills": 0, "ends": 0, "right": 0, "errors": 0}
     with tempfile.TemporaryDirectory() as name:
         room, rng = Path(name), random.Random(seed)
-        for kind in kinds:
-            right, seconds = whole(KINDS[kind](room / kind / "whole"), room)
-            share, folder = count // len(kinds), room / kind / "lives"
-            killed = 0
-            while killed < share:
-                # Later lives of a run are begun with more done, and are given the same time.
-                ended = lived(KINDS[kind](folder), room, rng.uniform(0.05, 1.1 * seconds))
-                killed += ended is None
-                if ended is not None:
-                    told["errors"] += ended != 0
-                    told["ends"] += 1
-                    told["right"] += ended == 0 and left(KINDS[kind](folder)) == right
-                    shutil.rmtree(folder, ignore_errors=True)
-            if folder.exists():
-                ended = lived(KINDS[kind](folder), room, 600)
-                told["errors"] += ended != 0
+        for kind in KINDS:
+            right, seconds = whole(kind, room / kind / "whole", room)
+            folder, left_over = room / kind / "lives", count // len(KINDS)
+            while left_over or folder.exists():
+                # Later lives of a run have more done when they begin, and are given the same time.
+                given = rng.uniform(0.05, 1.1 * seconds) if left_over else 600
+                life = KINDS[kind](folder)
+                ended = lived(life, room, given)
+                if ended is None:
+                    left_over -= 1
+                    told["kills"] += 1
+                    continue
                 told["ends"] += 1
-                told["right"] += ended == 0 and left(KINDS[kind](folder)) == right
-            told["kills"] += killed
+                told["errors"] += ended != 0
+                told["right"] += ended == 0 and left(life) == right
+                shutil.rmtree(folder, ignore_errors=True)
     return told
 
 

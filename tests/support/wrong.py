@@ -288,7 +288,6 @@ KINDS |= {
     "file": [3, ODD, None, "", "/"],
     "field": [3, None, ODD, ["lam"]],
     "by": [3, "nothing of that name", ODD],
-    "center": [NAN, "text", True, ODD, 1j],
 }
 _STRENGTHS = (
     "weight_decay", "lam", "factor", "knot", "alpha", "l1", "l2",

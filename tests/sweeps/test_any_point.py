@@ -113,6 +113,7 @@ def test_a_forgotten_penalty_is_one_warning_of_the_sweep():
     with pytest.warns(RuntimeWarning, match="sweep: no update depends on the penalty l2") as told:
         run(jr.grid(jr.l2, lam=[0.1, 1.0]), forgets)
     assert len(told) == 1
+    assert told[0].filename == __file__, "it stands where the sweep was called"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(grid())
