@@ -27,7 +27,7 @@ LAYERS = {
     "leaf": 5, "splitting": 5,
     "penalties": 6, "objective": 6, "stationarity": 6,
     "convert": 7, "coupling": 7, "report": 7, "storage": 7,
-    "grid": 8, "choice": 8,
+    "grid": 8, "scores": 7, "choice": 8,
     "fit": 9, "results": 9,
     "sweeps": 10,
     "jaxreg": 11,

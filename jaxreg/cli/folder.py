@@ -78,8 +78,8 @@ class RunFolder:
         return cls(path)
 
     @classmethod
-    def existing(cls, directory: str) -> RunFolder:
-        """The folder of an earlier run, without what a kill left half written.
+    def existing(cls, directory: str, owner: str) -> RunFolder:
+        """The folder of an earlier run, which may still be at work.
 
         Raises:
           ValueError: it is none.
@@ -87,12 +87,15 @@ class RunFolder:
         path = Path(directory).expanduser()
         if not (path / "settings.json").is_file():
             raise ValueError(
-                f"--resume: {directory!r} is no folder of a run: it has no settings.json. Give the "
+                f"{owner}: {directory!r} is no folder of a run: it has no settings.json. Give the "
                 "folder that the run named, such as runs/digits."
             )
-        for left in [*path.glob(".*.tmp"), *path.glob(".*.old")]:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         return cls(path)
+
+    def clean(self) -> None:
+        """Remove what a kill left half written."""
+        for left in [*self.path.glob(".*.tmp"), *self.path.glob(".*.old")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def settings(self) -> Settings:
         """What the run was asked to do."""

@@ -17,7 +17,7 @@ from jaxreg.cli import data as datasets
 from jaxreg.cli import models
 from jaxreg.cli.data import Dataset, Rows
 from jaxreg.cli.data.problems import did_you_mean
-from jaxreg.cli.settings import Settings, parse_halving
+from jaxreg.cli.settings import Settings, parse_halving, parse_rules
 from jaxreg.fit.check import check, check_signs
 from jaxreg.fit.prepare import prepared
 from jaxreg.grid import Grid
@@ -26,7 +26,6 @@ from jaxreg.sweeps import Refit
 
 __all__ = ["Job", "prepare"]
 
-RULES = ("min", "1se")
 _EVALS = 20  # evaluations on the way
 _FEW_ROWS = 100
 _SHOWN = {"classification": ("accuracy",), "regression": ("rmse", "r2")}
@@ -64,7 +63,9 @@ class Job(NamedTuple):
 
     def choices(self, result: jr.SweepResult) -> list[Choice]:
         """What each rule chooses, by the metric that was asked for."""
-        return [result.best(rule, self.settings.metric) for rule in RULES]
+        return [
+            result.best(rule, self.settings.metric) for rule in parse_rules(self.settings.choose)
+        ]
 
     def refit(
         self,

@@ -1,4 +1,4 @@
-"""The command's words: `jaxreg sweep` trains a grid of λ, `predict` uses it, `penalties` are listed."""
+"""The command's words: `jaxreg sweep` trains a grid of λ, `choose` and `predict` use it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import jax
 
 from jaxreg import penalties
 from jaxreg.cli import options, output, run
+from jaxreg.cli.choose import choose
 from jaxreg.cli.predict import predict
 from jaxreg.cli.settings import penalty_signatures
 
@@ -63,6 +64,10 @@ def _sweep(args: argparse.Namespace) -> int:
     return run.resume(directory)
 
 
+def _choose(args: argparse.Namespace) -> int:
+    return choose(args.run, args.rules, args.metric, args.within)
+
+
 def _predict(args: argparse.Namespace) -> int:
     return predict(args.run, args.file, args.rule, args.out)
 
@@ -86,4 +91,4 @@ def _default(parameter) -> str:
     return "" if parameter.default is parameter.empty else f"={parameter.default}"
 
 
-_COMMANDS = {"penalties": _penalties, "predict": _predict, "sweep": _sweep}
+_COMMANDS = {"choose": _choose, "penalties": _penalties, "predict": _predict, "sweep": _sweep}

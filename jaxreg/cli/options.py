@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 import jaxreg
-from jaxreg.cli.job import RULES
+from jaxreg.choice import RULES
 from jaxreg.cli.settings import CHOICES, Settings
 
 __all__ = ["flag", "parser", "settings"]
@@ -24,6 +24,7 @@ examples:
   jaxreg sweep my.csv --target price --lams 0,1e-4,1e-3,1e-2 --drop id,name
   jaxreg sweep visits.csv --target outcome --groups patient --stratify --metric roc_auc
   jaxreg sweep train.csv --test test.csv --one-hot text --impute median
+  jaxreg sweep wine --choose paired,1se
   jaxreg sweep digits --lams 1e-6:1:64 --halving 0.5:3 --patience 5
   jaxreg sweep --resume runs/digits
   jaxreg sweep --again runs/digits/settings.json --steps 2000
@@ -39,7 +40,25 @@ the predictions are compared with it.
 
 examples:
   jaxreg predict runs/house new.csv > predicted.csv
-  jaxreg predict runs/house new.csv --rule 1se --out predicted.csv
+  jaxreg predict runs/house new.csv --rule paired --out predicted.csv
+"""
+
+_CHOOSE = """\
+What other rules take from a sweep that has been trained: nothing is trained again.
+
+  min            the best mean validation score
+  parabola       between the λ, where a quadratic in log λ through the best and its neighbours is lowest
+  paired         the largest λ on the way from the best whose mean difference from it, in pairs of folds and
+                 seeds, is within one standard error of that difference
+  nadeau-bengio  the same, with an error that allows for training rows which folds share
+  percent        the largest λ on the way from the best that is within 1 % of its mean
+  1se            the largest λ within one standard error of the level of the best, the classic rule, which
+                 goes further than the folds can tell apart
+
+examples:
+  jaxreg choose runs/digits
+  jaxreg choose runs/digits paired --within 0.5
+  jaxreg choose runs/digits min parabola --metric accuracy
 """
 
 _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -119,6 +138,10 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             "quantity rmse, r2, mae, mse; what gives up early goes by the loss",
             {"metavar": "NAME"},
         ),
+        "choose": (
+            f"rules that choose λ, with commas, of {', '.join(RULES)}; all choices are refitted and tested",
+            {"metavar": "RULES"},
+        ),
         "seeds": ("repetitions of each fold", {"type": int}),
         "refits": (
             "repetitions of the final training, for the test's standard error",
@@ -175,8 +198,24 @@ def parser() -> argparse.ArgumentParser:
     for title, options in _OPTIONS.items():
         _group(sweep, title, options)
     _runs(sweep.add_argument_group("runs and their folders"))
+    _choose(commands)
     _predict(commands)
     return whole
+
+
+def _choose(commands: Any) -> None:
+    choose = commands.add_parser(
+        "choose", help="choose λ from a finished run by other rules", description=_CHOOSE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    choose.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/digits")
+    choose.add_argument("rules", metavar="RULE", nargs="*", help="default all of them")
+    choose.add_argument(
+        "--metric", metavar="NAME", help="of the run; default the one that it chose by"
+    )
+    choose.add_argument(
+        "--within", type=float, metavar="X", help="standard errors or percent; default 1"
+    )
 
 
 def _predict(commands: Any) -> None:
@@ -187,7 +226,7 @@ def _predict(commands: Any) -> None:
     predict.add_argument("run", metavar="RUN", help="the folder of a run, such as runs/digits")
     predict.add_argument("file", metavar="FILE", help="a .csv or .npz like the one learnt from")
     predict.add_argument(
-        "--rule", choices=RULES, help="which of the run's λ; default min", default=RULES[0]
+        "--rule", help="which of the run's λ, such as paired; default the first that it chose"
     )
     predict.add_argument("--out", metavar="FILE", help="a new file; default the standard output")
 

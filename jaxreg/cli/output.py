@@ -82,7 +82,7 @@ def sweep_table(result: jr.SweepResult, width: int | None = None, metric: str = 
     What is left away is named: table.txt has it.
     """
     table, left = result.table(metric=metric), []
-    less = [f"train {m}" for m in reversed(result.metrics)]
+    less = [f"train {m}" for m in reversed(result.metrics)] + [f"{metric} from best"]
     while width and less and _width(table) > width:
         left.append(less.pop(0))
         table = _without(table, left[-1])

@@ -49,7 +49,8 @@ def resume(directory: str) -> int:
     Raises:
       ValueError: it is no folder of a run, or its data or checkpoints are not what they were.
     """
-    folder = RunFolder.existing(directory)
+    folder = RunFolder.existing(directory, "--resume")
+    folder.clean()
     settings = folder.settings()
     if folder.finished:
         print(f"The run in {folder.path} has finished; its results are there.")

@@ -15,6 +15,7 @@ import numpy as np
 
 import jaxreg as jr
 from jaxreg import penalties, select
+from jaxreg.choice import RULES
 from jaxreg.cli.data import Reading
 from jaxreg.cli.data.problems import did_you_mean
 from jaxreg.grid import Grid
@@ -25,6 +26,7 @@ __all__ = [
     "parse_halving",
     "parse_lams",
     "parse_penalty",
+    "parse_rules",
     "parse_selector",
     "penalty_signatures",
 ]
@@ -89,6 +91,7 @@ class Settings:
     batch_size: int | None = 64
     train_size: int | None = None
     metric: str = "loss"
+    choose: str = "min,paired"
     seed: int = 0
     halving: str = "off"
     patience: int | None = None
@@ -98,6 +101,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_setting(field.name, getattr(self, field.name), str(field.type))
+        parse_rules(self.choose)
 
     def to_json(self) -> str:
         """Text that `from_json` reads back."""
@@ -231,6 +235,27 @@ def parse_halving(text: str) -> jr.Halving | None:
             f"--halving: cannot read {text!r} ({error}). Give KEEP:RUNGS, such as 0.5:3 to go on with "
             "half of the λ at each of three rungs, or off."
         ) from error
+
+
+def parse_rules(text: str) -> tuple[str, ...]:
+    """Rules of choice from a list with commas.
+
+    Raises:
+      ValueError: there is none, one is unknown, or one is given twice.
+
+    >>> parse_rules("min, paired")
+    ('min', 'paired')
+    """
+    rules = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in rules:
+        if name not in RULES:
+            raise ValueError(
+                f"--choose: there is no rule {name!r}{did_you_mean(name, RULES)} There are "
+                f"{', '.join(RULES)}."
+            )
+    if not rules or len(set(rules)) < len(rules):
+        raise ValueError(f"--choose must name rules, each once, such as min,paired, got {text!r}.")
+    return rules
 
 
 def penalty_signatures() -> dict[str, inspect.Signature]:

@@ -16,6 +16,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "RED",
+    "RULES",
     "choice_indices",
     "coordinates",
     "ordered",
@@ -34,6 +35,11 @@ class Display:
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREY, RED = "#0072B2", "#E69F00", "#6E6E6E", "#C1272D"
+# How a rule's choice is drawn, and called.
+RULES = {
+    "min": ("black", "--", "best mean"),
+    "paired": (ORANGE, "-.", "paired rule"),
+}
 
 
 def coordinates(result: Any, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxreg._tree import PyTree
+from jaxreg.choice import Place
 from jaxreg.grid import Grid
 from jaxreg.results.status import Status
 
-__all__ = ["Parts", "joined_fields", "loop_fields", "pick"]
+__all__ = ["Parts", "between", "joined_fields", "loop_fields", "pick"]
 
 
 @jax.tree_util.register_dataclass
@@ -35,6 +36,38 @@ def pick(tree: PyTree, k: int, *rest: int) -> PyTree:
                 return pick(part, k, *rest)
             k -= size
     return jax.tree.map(lambda x: x[(k, *rest)], tree)
+
+
+def between(points: PyTree, place: Place) -> PyTree:
+    """The point at a place between three others, whose numbers are powers of the coordinate there.
+
+    Raises:
+      ValueError: they are of different structure, or a number is none.
+    """
+    trees = [pick(points, k) for k in place.index]
+    x, at = np.log(place.positions), np.log(place.position)
+    slope = (x[1] - x[0]) / (x[2] - x[0]), (at - x[0]) / (x[2] - x[0])
+
+    def leaf(a: Any, b: Any, c: Any) -> Any:
+        low, middle, high = (np.asarray(v, np.float64) for v in (a, b, c))
+        if (low == high).all() and (low == middle).all():
+            return a
+        with np.errstate(all="ignore"):
+            powers = [low * (high / low) ** share for share in slope]
+        if not np.allclose(powers[0], middle, rtol=1e-4, atol=0):  # also where it is NaN
+            raise ValueError(
+                f"best: between the points at {place.coordinate} = {place.positions} a number, "
+                f"{low.tolist()!s:.40}, {middle.tolist()!s:.40}, {high.tolist()!s:.40}, is no power of "
+                f"{place.coordinate}, so no point is known there. Take rule='min', and refine the grid."
+            )
+        return jnp.asarray(powers[1], jnp.result_type(a))
+
+    if len({jax.tree.structure(tree) for tree in trees}) > 1:
+        raise ValueError(
+            "best: the best point and its neighbours are of different structure, and there is none between "
+            "them. Take rule='min'."
+        )
+    return jax.tree.map(leaf, *trees)
 
 
 # --- of a loop ------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from jaxreg.results import summary
 from jaxreg.results._pictures import (
     BLUE,
     GREY,
-    ORANGE,
     RED,
+    RULES,
     Display,
     choice_indices,
     coordinates,
@@ -36,12 +36,16 @@ _GROUPS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#000000", "#F0E442
 
 @dataclasses.dataclass
 class Curve:
-    """Means and standard errors of one split for the points `index`, in the order of the coordinate."""
+    """Means and standard errors of one split for the points `index`, in the order of the coordinate.
+
+    `apart` are the standard errors of the differences from the best point, in pairs of lanes.
+    """
 
     label: str
     index: np.ndarray
     mean: np.ndarray
     stderr: np.ndarray
+    apart: np.ndarray
     color: str
     dashed: bool
 
@@ -50,8 +54,12 @@ class Curve:
 class ValidationCurveDisplay(Display):
     """Training and validation means against a coordinate, with ± one standard error and both choices.
 
+    The inner, darker band of a lone validation curve is ± one standard error of the difference from the
+    best point: where it reaches down to the dotted line, the two cannot be told apart.
+
     Fields hold the numbers; `plot` makes the artists: `ax_`, `figure_`, `lines_`, `bands_` and
-    `points_` by the label of the curve, `choices_` by rule, `diverged_` and `given_up_`. What was given
+    `points_` by the label of the curve, `apart_` (the inner band), `level_` (the dotted line),
+    `choices_` by rule, `diverged_` and `given_up_`. What was given
     up is of the rung where it was: rings, apart from the lines.
     """
 
@@ -68,6 +76,8 @@ class ValidationCurveDisplay(Display):
     bands_: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
     points_: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
     choices_: dict[str, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    apart_: Any = dataclasses.field(default=None, init=False, repr=False)
+    level_: Any = dataclasses.field(default=None, init=False, repr=False)
     diverged_: Any = dataclasses.field(default=None, init=False, repr=False)
     given_up_: Any = dataclasses.field(default=None, init=False, repr=False)
 
@@ -150,19 +160,35 @@ class ValidationCurveDisplay(Display):
         self.bands_[curve.label] = self.ax_.fill_between(
             x, y - band, y + band, color=curve.color, linewidth=0, alpha=self._alpha()
         )
+        alone = sum(not c.dashed for c in self.curves) == 1
+        if alone and not curve.dashed and "min" in self.choices:
+            self._draw_apart(x, y, curve.apart[went_on], curve)
         if not scaled.all():
             ends = [v[~scaled] for v in (x, mean, band)]
             self.points_[curve.label] = self.ax_.errorbar(
                 *ends, linestyle="none", capsize=3, **look
             )
 
+    def _draw_apart(self, x: np.ndarray, y: np.ndarray, apart: np.ndarray, curve: Curve) -> None:
+        """How well differences from the best are known, and the level that they are taken from."""
+        best = np.flatnonzero(curve.index == self.choices["min"])
+        if not best.size or not np.isfinite(apart).any():
+            return
+        band = np.where(np.isfinite(apart), apart, 0)
+        self.apart_ = self.ax_.fill_between(
+            x, y - band, y + band, color=curve.color, linewidth=0, alpha=0.35,
+            label="± SE of the difference from the best",
+        )  # fmt: skip
+        self.level_ = self.ax_.axhline(
+            curve.mean[best[0]], color=curve.color, linestyle=":", linewidth=1.2, zorder=1
+        )
+
     def _alpha(self) -> float:
         """Bands of many curves lie upon each other: the fainter the more."""
         return 0.25 / (1 + sum(not c.dashed for c in self.curves))
 
     def _draw_choice(self, rule: str, k: int, axis: Axis) -> None:
-        color, style = {"min": ("black", "--"), "1se": (ORANGE, "-.")}[rule]
-        words = {"min": "lowest loss", "1se": "1-SE rule"}[rule]
+        color, style, words = RULES[rule]
         label = f"{words}: {point_text(self.coords, k)}"
         self.choices_[rule] = self.ax_.axvline(
             axis.position[k], color=color, linestyle=style, linewidth=1.4, label=label, zorder=1
@@ -193,6 +219,7 @@ def _curves(result: Any, metric: str, coords: dict[str, np.ndarray], best: bool)
     along, *_ = coords.values()
     groups = _groups(result, coords, best or along.dtype == object)
     alone = len(groups) == 1
+    apart = _errors_of_differences(result, metric)
     for i, (name, index) in enumerate(groups.items()):
         index = index[np.argsort(place(along).position[index], kind="stable")]
         trained = alone and np.isfinite(result.mean(metric, "train")).any()
@@ -203,9 +230,17 @@ def _curves(result: Any, metric: str, coords: dict[str, np.ndarray], best: bool)
                 index=index,
                 mean=result.mean(metric, split)[index],
                 stderr=result.stderr(metric, split)[index],
+                apart=apart[index],
                 color=GREY if split == "train" else _GROUPS[i % len(_GROUPS)],
                 dashed=split == "train",
             )
+
+
+def _errors_of_differences(result: Any, metric: str) -> np.ndarray:
+    """Standard errors [K] of the paired rule's differences; NaN where there is no best to differ from."""
+    if "min" not in choice_indices(result, metric) or metric not in ("loss", *result.directions):
+        return np.full(len(result.status), np.nan)
+    return result.difference(metric, corrected=False)[1]
 
 
 def _groups(result: Any, coords: dict[str, np.ndarray], best: bool) -> dict[str, np.ndarray]:

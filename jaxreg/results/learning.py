@@ -112,7 +112,7 @@ class LearningCurvesDisplay(Display):
         elif scale is not None:
             look["color"] = scale.to_rgba(lam[k])
         if chosen:
-            look = {"zorder": 3, **look, "label": f"lowest loss: {point_text(self.coords, k)}"}
+            look = {"zorder": 3, **look, "label": f"best mean: {point_text(self.coords, k)}"}
         elif zero and 0 not in lam[:k]:
             look["label"] = f"{next(iter(self.coords))} = 0"
         return look

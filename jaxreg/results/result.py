@@ -27,13 +27,15 @@ from jax import Array
 from jax.tree_util import GetAttrKey
 
 from jaxreg import _tree, choice
+from jaxreg._check import flag
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
 from jaxreg.grid import Grid
 from jaxreg.report.table import Table
 from jaxreg.results import build, stored, summary
-from jaxreg.results.build import Parts, pick
+from jaxreg.results.build import Parts, between, pick
 from jaxreg.results.status import Status
+from jaxreg.scores import Scores, mean, simplicity, stderr
 from jaxreg.stationarity import Stationarity
 
 __all__ = ["SweepResult"]
@@ -82,7 +84,7 @@ class SweepResult:
     SweepResult: 3 x l2, 2 folds, 500 steps
       lam       0.01 … 1
       min       lam=0.1: valid loss 1.50 ± 0.50
-      1se       lam=0.1: valid loss 1.50 ± 0.50
+      paired    lam=0.1: valid loss 1.50 ± 0.50
       status    6 of 6 lanes finished, 0 diverged
       data      loss at 1 time; params not kept
     >>> result.best("min").point
@@ -130,7 +132,7 @@ class SweepResult:
         Raises:
           ValueError: no such metric or split.
         """
-        return summary.mean(self._final(metric, split))
+        return mean(self._final(metric, split))
 
     def stderr(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """Standard error of `mean`, [K]: over folds, or over seeds if there is one fold.
@@ -144,7 +146,33 @@ class SweepResult:
         Raises:
           ValueError: no such metric or split.
         """
-        return summary.stderr(self._final(metric, split), self.repeats, self.overlap)
+        return stderr(self._final(metric, split), self.repeats, self.overlap)
+
+    def difference(
+        self, metric: str = "loss", than: int | None = None, *, corrected: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How much a validation metric of each point differs from that of another, in pairs of lanes.
+
+        All points share folds and seeds, so a difference is known far better than either level.
+
+        Args:
+          metric: "loss", or one of the trainer's metrics.
+          than: the index of the other point; by default the one of the best mean.
+          corrected: whether the standard error allows for the training rows that k folds share: over the
+            folds' differences it is sd sqrt(1/k + 1/(k-1)) (Nadeau & Bengio 2003, section 4), else
+            sd/sqrt(k).
+            A lone fold shares none: then it is over its seeds.
+
+        Returns:
+          The mean differences [K] and their standard errors [K], 0 at the other point itself.
+
+        Raises:
+          ValueError: no such metric, or there is no best point. IndexError: no such point.
+        """
+        other = self.best("min", metric).index if than is None else than
+        k = _check_index("difference", "than", other, len(self.status))
+        found = Scores(self._candidates(metric), repeats=self.repeats, overlap=self.overlap)
+        return found.differences(k, flag("difference", "corrected", corrected))
 
     def best(
         self,
@@ -153,34 +181,48 @@ class SweepResult:
         *,
         maximize: bool | None = None,
         simplest: Mapping[str, str] | None = None,
+        within: float | None = None,
     ) -> Choice:
         """The point to use, by its validation score; one that diverged or was given up never is.
 
         Args:
-          rule: "min", the best mean; or "1se", the simplest model whose mean is within one standard
-            error, that of the best, of the best mean.
+          rule: one of `jaxreg.choice`: "min", the best mean; "parabola", between the points, where a
+            quadratic in log λ through the best and its neighbours is lowest; "paired", the simplest on the
+            way from the best whose difference from it is within one standard error of that difference;
+            "nadeau-bengio", the same with an error that allows for training rows which folds share;
+            "percent", the simplest on the way within one percent of the best mean; "1se", the simplest
+            within one standard error of the level of the best.
           metric: "loss", or one of the trainer's metrics.
           maximize: whether larger is better; must be given for a metric that does not know it.
           simplest: which end of which coordinate is the simpler model, as {"width": "smallest"}; several
             compare in their order. By default the largest λ, where one coordinate is a strength.
+          within: how many standard errors, or percent; 1 by default.
+
+        Returns:
+          A `Choice`: the point, its score, why it was taken, and warnings, as of an end of the grid.
 
         Raises:
           ValueError: every point diverged or was given up, unknown rule, metric or coordinate,
             `maximize` or `simplest` missing, or the rule needs a standard error where there is a single
             lane.
         """
-        mean, stderr = self.mean(metric), self.stderr(metric)
-        sign = -1.0 if summary.direction(self, metric, maximize) else 1.0
-        out = self._any(Status.GIVEN_UP)
-        lanes = np.where(out[:, None, None], np.nan, sign * self._final(metric, "valid"))
-        simple = choice.simplicity(self.coords, self.strengths, simplest)
-        scores = choice.Scores(summary.mean(lanes), stderr, lanes, simple)
-        if not np.isfinite(scores.mean).any():
+        lanes = self._candidates(metric)
+        if larger := summary.direction(self, metric, maximize):
+            lanes = -lanes
+        order, simple = simplicity(self.coords, self.strengths, simplest)
+        found = Scores(lanes, self.coords, order, simple, self.repeats, self.overlap)
+        if not found.finite.any():
             raise ValueError(f"best: {summary.without_scores(self, metric)}")
-        k = choice.choose(rule, scores)
+        pick_ = choice.choose(rule, found, within)
+        middle, error = choice.score_at(found, pick_)
+        coords, point = self._point(pick_.index), pick(self.points, pick_.index)
+        if pick_.place is not None:
+            coords |= {pick_.place.coordinate: float(f"{pick_.place.position:.7g}")}
+            point = between(self.points, pick_.place)
         return Choice(
-            k, self._point(k), pick(self.points, k), float(mean[k]), float(stderr[k]), rule
-        )
+            rule, point, coords, -middle if larger else middle, error, f"valid {metric}", pick_.index,
+            pick_.why, summary.lane_steps(self), pick_.warnings,
+        )  # fmt: skip
 
     def scores(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """The metric at the evaluation that counts, of every lane: [K, F, S].
@@ -205,11 +247,7 @@ class SweepResult:
             raise ValueError("lane: no parameters were kept. Run the sweep with keep_params=True.")
         index = {"k": k, "fold": fold, "seed": seed}
         for (name, i), size in zip(index.items(), self.status.shape):
-            whole = isinstance(i, (int, np.integer)) and not isinstance(i, bool)
-            if not whole or not -size <= i < size:
-                raise (IndexError if whole else TypeError)(
-                    f"lane: `{name}` must be an integer between {-size} and {size - 1}, got {i!r}."
-                )
+            _check_index("lane", name, i, size)
         return _tree.released(pick(self.params, k % len(self.status), fold, seed))
 
     def stationarity(self) -> Stationarity:
@@ -470,6 +508,20 @@ class SweepResult:
         """As `scores`, and NaN for every lane of a point that diverged in one."""
         diverged = self._any(Status.DIVERGED)[:, None, None]
         return np.where(diverged, np.nan, self.scores(metric, split))
+
+    def _candidates(self, metric: str) -> np.ndarray:
+        """Validation scores [K, F, S], NaN for every lane of a point that diverged or was given up."""
+        out = self._any(Status.GIVEN_UP)[:, None, None]
+        return np.where(out, np.nan, self._final(metric, "valid"))
+
+
+def _check_index(owner: str, name: str, i: Any, size: int) -> int:
+    whole = isinstance(i, (int, np.integer)) and not isinstance(i, bool)
+    if not whole or not -size <= i < size:
+        raise (IndexError if whole else TypeError)(
+            f"{owner}: `{name}` must be an integer between {-size} and {size - 1}, got {i!r}."
+        )
+    return int(i) % size
 
 
 # The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from jaxreg._check import flag
+from jaxreg.choice import coordinate_text, coords_text
 from jaxreg.grid import point_label
 from jaxreg.objective import penalties_in
 from jaxreg.report.table import Column, Table
 from jaxreg.results.build import Parts
 from jaxreg.results.status import Status
 
-__all__ = ["chosen", "choices", "describe", "direction", "label", "mean", "plus_minus", "stderr"]
+__all__ = ["chosen", "choices", "describe", "direction", "label", "lane_steps", "plus_minus"]
+
+
+SHOWN = ("min", "paired")  # the rules of tables and pictures
 
 
 def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -25,25 +29,6 @@ def chosen(kind: str, name: str, table: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"result: `{kind}` must be one of {sorted(table)}, got {name!r}.")
     return table[name]
-
-
-def mean(values: np.ndarray) -> np.ndarray:
-    """[K, F, S] -> [K]: over seeds, then over folds."""
-    with np.errstate(all="ignore"):
-        return values.mean(2).mean(1)
-
-
-def stderr(values: np.ndarray, repeats: int = 1, overlap: float = 0.0) -> np.ndarray:
-    """[K, F, S] -> [K]: over the folds' means, over the seeds of a lone fold, or NaN."""
-    with np.errstate(all="ignore"):
-        draws = values.mean(2) if values.shape[1] > 1 else values[:, 0]
-        n = draws.shape[1]
-        if n < 2:
-            return np.full(len(values), np.nan)
-        if repeats > 1 and n > repeats:
-            split = draws.reshape(len(draws), repeats, -1)
-            return np.sqrt((split.var(axis=2, ddof=1) / split.shape[2]).mean(1))
-        return draws.std(axis=1, ddof=1) * np.sqrt(1 / n + overlap)
 
 
 def direction(result: Any, metric: str, maximize: bool | None) -> bool:
@@ -116,12 +101,20 @@ def best_of_each(result: Any, values: np.ndarray, metric: str = "loss") -> np.nd
 def choices(result: Any, metric: str = "loss") -> dict[str, Any]:
     """The choice of each rule by a validation metric, without those that cannot be made."""
     made = {}
-    for rule in ("min", "1se"):
+    for rule in SHOWN:
         try:
             made[rule] = result.best(rule, metric)
         except ValueError:
             continue
     return made
+
+
+def lane_steps(result: Any) -> int:
+    """Steps of training over all lanes, as far as their curves go on with numbers."""
+    known = np.isfinite(np.asarray(result.valid["loss"], float))
+    last = known.shape[-1] - 1 - np.argmax(known[..., ::-1], -1)
+    steps = np.asarray(result.time)[np.where(known.any(-1), last, 0)]
+    return int(steps.sum())
 
 
 def label(points: Any) -> str:
@@ -159,8 +152,9 @@ def table(result: Any, by: str | None = None, metric: str = "loss") -> Table:
         marks = [rule for rule, choice in made.items() if choice.index == k]
         row |= {"diverged": int(n_bad[k]), "lanes": lanes, "choice": tuple(marks)}
         text += [_status(status[k]), ", ".join(marks)]
-    if result.certificate is not None:
-        for row, text, (values, words) in zip(rows, texts, _certificates(result)):
+    beside = dict(_beside(result, made, metric))
+    for column_ in beside.values():
+        for row, text, (values, words) in zip(rows, texts, column_):
             row |= values
             text.insert(-2, words)
     heads = [f"{split} {m}" for m in result.metrics for split in ("train", "valid")]
@@ -168,7 +162,7 @@ def table(result: Any, by: str | None = None, metric: str = "loss") -> Table:
         title=_title(result) + (f"; the best for each {by}" if by else ""),
         columns=(
             *(Column(name) for name in (*result.coords, *heads)),
-            *[Column("stationarity")] * (result.certificate is not None),
+            *map(Column, beside),
             Column("status", "left"),
             Column("choice", "left"),
         ),
@@ -189,7 +183,7 @@ def _style(row: dict[str, Any]) -> str:
 def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
     """Coordinates and mean ± SE of every point, as values and as texts."""
     columns = {name: column(v) for name, v in result.coords.items()}
-    texts = [[_coordinate(v) for v in values.tolist()] for values in columns.values()]
+    texts = [[coordinate_text(v) for v in values.tolist()] for values in columns.values()]
     for metric in result.metrics:
         for split in ("train", "valid"):
             middle, error = result.mean(metric, split), result.stderr(metric, split)
@@ -197,6 +191,21 @@ def _measured(result: Any) -> tuple[list[dict[str, Any]], list[list[str]]]:
             texts.append(plus_minus(middle, error))
     rows = [dict(zip(columns, values)) for values in zip(*(c.tolist() for c in columns.values()))]
     return rows, [list(text) for text in zip(*texts)]
+
+
+def _beside(result: Any, made: Mapping[str, Any], metric: str) -> Iterator[tuple[str, Any]]:
+    """Further columns where there is something to tell: a head, and of each point values and a text."""
+    if "min" in made and np.prod(np.shape(result.status)[1:]) > 1:
+        yield f"{metric} from best", _differences(result, metric)
+    if result.certificate is not None:
+        yield "stationarity", _certificates(result)
+
+
+def _differences(result: Any, metric: str) -> Iterator[tuple[dict[str, float], str]]:
+    """How much each point is off the best, as values and as text."""
+    apart, error = result.difference(metric)
+    for d, se, text in zip(apart.tolist(), error.tolist(), plus_minus(apart, error, "+")):
+        yield {"difference": d, "difference se": se}, "best" if d == se == 0 else text
 
 
 def _certificates(result: Any) -> Iterator[tuple[dict[str, float], str]]:
@@ -209,23 +218,21 @@ def _certificates(result: Any) -> Iterator[tuple[dict[str, float], str]]:
         yield values, f"{distance:.1e} ({percent})" if np.isfinite(share) else "-"
 
 
-def _coordinate(value: Any) -> str:
-    """A coordinate as text; one that a joined sweep does not have is a dash."""
-    return str(value) if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.4g}"
+def plus_minus(middle: np.ndarray, error: np.ndarray, sign: str = "") -> list[str]:
+    """Aligned texts: two digits of the typical error, and no more than four of the typical mean.
 
-
-def plus_minus(middle: np.ndarray, error: np.ndarray) -> list[str]:
-    """Aligned texts: two digits of the typical error, and no more than four of the typical mean."""
+    The sign "+" shows one also where it is above 0.
+    """
     decimals = min(_decimals(error, 2), _decimals(middle, 4))
-    return [_one_plus_minus(m, e, decimals) for m, e in zip(middle, error)]
+    return [_one_plus_minus(m, e, decimals, sign) for m, e in zip(middle, error)]
 
 
-def _one_plus_minus(m: float, e: float, decimals: int) -> str:
+def _one_plus_minus(m: float, e: float, decimals: int, sign: str) -> str:
     if not np.isfinite(m):
         return "-"
     fits = abs(m) < 1e6 and (m == 0 or abs(m) >= 0.5 * 10.0**-decimals)
     form = f".{decimals}f" if fits else ".2g"
-    return f"{m:{form}} ± {e:{form}}" if np.isfinite(e) else f"{m:{form}}"
+    return f"{m:{sign}{form}} ± {e:{form}}" if np.isfinite(e) else f"{m:{sign}{form}}"
 
 
 def _decimals(values: np.ndarray, digits: int) -> int:
@@ -273,12 +280,20 @@ def _count(n: int, name: str) -> str:
 def _notes(result: Any, made: Mapping[str, Any], best: str) -> Iterator[str]:
     over = spread(result)
     yield f"±: standard error over {over}." if over else "one lane each: no standard error."
+    larger = " ".join(result.strengths)
     words = {
         "min": f"min: {best}.",
-        "1se": f"1se: largest {' '.join(result.strengths)} within one standard error of it.",
+        "paired": f"paired: on the way to larger {larger} the last whose mean difference from it is within "
+        "one (plain) standard error of that.",
     }
     if made:
         yield " ".join(words[rule] for rule in made)
+    if "min" in made and over:
+        folds = np.shape(result.status)[1] > 1
+        allow = (
+            ", ± Nadeau & Bengio's standard error, which allows for shared training rows" * folds
+        )
+        yield f"from best: mean difference in pairs of lanes{allow or ', ± standard error'}."
     if result.certificate is not None:
         yield "stationarity: |grad L + dR| on the training rows, and that over |grad L|, of the worst lane."
     status, stop = np.asarray(result.status), result.stop
@@ -296,22 +311,8 @@ def _warnings(result: Any, made: Mapping[str, Any], n_bad: np.ndarray) -> Iterat
         yield "every point diverged: there is nothing to choose. Lower the learning rate."
     elif n_bad.any():
         yield f"{(n_bad > 0).sum()} of {len(n_bad)} points diverged in some lane; none is chosen."
-    fewest = 2 if len(result.coords) == 1 else 3  # one of two values beside others is always an end
-    for name, values in ((n, column(v)) for n, v in result.coords.items()):
-        if values.dtype != object and len(np.unique(values)) >= fewest:
-            yield from _edge(name, values, made)
-
-
-def _edge(name: str, values: np.ndarray, made: Mapping[str, Any]) -> Iterator[str]:
-    """Whether the best lies at an end of a coordinate, where a value beyond may be better."""
-    if "min" not in made:
-        return
-    best = values[made["min"].index]
-    end = "largest" if best == np.nanmax(values) else ""
-    end = end or ("smallest" if best == np.nanmin(values) != 0 else "")
-    if end:
-        beyond = "larger" if end == "largest" else "smaller"
-        yield f"the best {name}, {best:.4g}, is the {end} of the grid; a {beyond} one may be better."
+    if "min" in made:
+        yield from (f"min: {text}" for text in made["min"].warnings)
 
 
 def describe(result: Any) -> str:
@@ -321,7 +322,7 @@ def describe(result: Any) -> str:
         lines.append(f"  {name:<9} {_span(column(values))}")
     for rule, choice in choices(result).items():
         (score,) = plus_minus(np.array([choice.mean]), np.array([choice.stderr]))
-        lines.append(f"  {rule:<9} {_coords(choice.coords)}: valid loss {score}")
+        lines.append(f"  {rule:<9} {coords_text(choice.coords)}: valid loss {score}")
     status = np.asarray(result.status)
     counts = {word: int((status == s).sum()) for s, word in reversed(_WORDS.items())}
     counts = {w: n for w, n in counts.items() if n or w in ("finished", "diverged")}
@@ -338,10 +339,6 @@ def _span(values: np.ndarray) -> str:
     if values.dtype == object:
         return ", ".join(dict.fromkeys(values))
     return f"{np.nanmin(values):.4g} … {np.nanmax(values):.4g}"
-
-
-def _coords(coords: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_coordinate(value)}" for name, value in coords.items())
 
 
 def to_pandas(result: Any) -> Any:

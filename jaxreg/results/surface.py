@@ -10,8 +10,8 @@ import numpy as np
 from jaxreg.results import summary
 from jaxreg.results._pictures import (
     GREY,
-    ORANGE,
     RED,
+    RULES,
     Display,
     choice_indices,
     coordinates,
@@ -23,8 +23,7 @@ from jaxreg.results.status import Status
 
 __all__ = ["HeatMapDisplay", "ParallelDisplay"]
 
-_MARKS = {"min": ("*", "white", "black", 17), "1se": ("o", "none", ORANGE, 13)}
-_WORDS = {"min": "lowest loss", "1se": "1-SE rule"}
+_MARKS = {"min": ("*", "white", 17), "paired": ("o", "none", 13)}
 
 
 @dataclasses.dataclass(repr=False)
@@ -76,10 +75,10 @@ class HeatMapDisplay(Display):
         product = len(x) == len(columns) * len(rows) and len({*zip(x, y)}) == len(x)
         at = self._draw_cells(x, y, columns, rows) if product else self._draw_dots(x, y)
         for rule, k in self.choices.items():
-            marker, face, edge, size = _MARKS[rule]
+            (marker, face, size), (edge, _, words) = _MARKS[rule], RULES[rule]
             (self.choices_[rule],) = self.ax_.plot(
                 *at[k], marker, color=edge, markerfacecolor=face, markeredgecolor=edge,
-                markersize=size, markeredgewidth=1.6, label=_WORDS[rule], linestyle="none", zorder=4,
+                markersize=size, markeredgewidth=1.6, label=words, linestyle="none", zorder=4,
             )  # fmt: skip
         if self.diverged.any():
             (self.diverged_,) = self.ax_.plot(
@@ -163,9 +162,9 @@ class ParallelDisplay(Display):
             look = {"color": colors(norm(self.score[k])), "linewidth": 1.0, "alpha": 0.7}
             (self.lines_[k],) = self.ax_.plot(heights[k], **look)
         for rule, k in self.choices.items():
-            color, style = {"min": ("black", "-"), "1se": (ORANGE, "-.")}[rule]
+            color, style, words = RULES[rule]
             (self.choices_[rule],) = self.ax_.plot(
-                heights[k], style, color=color, linewidth=2.6, label=_WORDS[rule], zorder=4
+                heights[k], style, color=color, linewidth=2.6, label=words, zorder=4
             )
         for i, values in enumerate(columns.values()):
             self._draw_axis(i, values[finite], heights[finite, i])

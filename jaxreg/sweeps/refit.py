@@ -289,8 +289,9 @@ def _coords_without_penalty(result: SweepResult, choice: Choice) -> tuple[tuple[
     return tuple((choice.coords | at).values()), min(map(int, ended), key=distance)
 
 
-def _length(result: SweepResult, k: int, steps: int) -> float:
-    """Mean step at which the lanes of a point were judged."""
+def _length(result: SweepResult, k: int | None, steps: int) -> float:
+    """Mean step at which the lanes of a point were judged; without a point, those of all."""
     if result.stop is None:
         return steps
-    return float(np.asarray(result.time)[np.asarray(result.stop)[k]].mean())
+    stop = np.asarray(result.stop)
+    return float(np.asarray(result.time)[stop if k is None else stop[k]].mean())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from support.paths import TESTS
 
 import jaxreg as jr
+from jaxreg.choice import RULES
 from jaxreg.cli import main, options, output
 from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.settings import Settings, parse_lams, parse_penalty, penalty_signatures
@@ -46,7 +48,7 @@ def fails(capsys, *argv):
 def test_a_run_says_what_it_does_and_what_it_found(run):
     _, out = run
     for words in ("40 to train on, 1757 held out", "3 λ x 2 folds x 1 seeds = 6 trainings",
-                  "Dense_0/kernel", "valid loss", "λ chosen by min", "λ chosen by 1se",
+                  "Dense_0/kernel", "valid loss", "λ chosen by min", "λ chosen by paired",
                   "no penalty", "test loss", "test accuracy", "±"):  # fmt: skip
         assert words in out, words
 
@@ -63,8 +65,56 @@ def test_a_run_leaves_results_tables_plots_and_settings(run):
     np.testing.assert_allclose(result.coords["lam"], [1e-4, 1e-2, 1], rtol=1e-6)
     assert result.valid["loss"].shape[:3] == (3, 2, 1)
     test = json.loads((folder / "test.json").read_text())
-    assert [row["name"] for row in test] == ["no penalty", "chosen by min", "chosen by 1se"]
+    assert [row["name"] for row in test] == ["no penalty", "chosen by min", "chosen by paired"]
     assert test[0]["lam"] == 0
+
+
+def test_a_finished_run_is_chosen_from_again(run, capsys):
+    folder, _ = run
+    result = jr.SweepResult.load(folder / "result.npz")
+    assert main(["choose", str(folder)]) == 0
+    out = capsys.readouterr().out
+    for rule in RULES:
+        (line,) = [text for text in out.splitlines() if text.startswith(f"{rule} ")]
+        assert f"{result.best(rule).coords['lam']:.3g}" in line
+    assert f"jaxreg sweep --again {folder / 'settings.json'} --choose" in out
+    assert main(["choose", str(folder), "percent", "--within", "30", "--metric", "accuracy"]) == 0
+    assert capsys.readouterr().out == f"{result.best('percent', 'accuracy', within=30)}\n"
+    assert "got 'best'" in fails(capsys, *["choose", str(folder), "best"])
+    assert "--within is about one rule" in fails(capsys, *["choose", str(folder), "--within", "2"])
+    assert "got 'f1'" in fails(capsys, *["choose", str(folder), "--metric", "f1"])
+    assert "no folder of a run" in fails(capsys, *["choose", str(folder / "no")])
+
+
+def test_a_run_that_has_not_ended_has_nothing_to_choose_from(run, tmp_path, capsys):
+    shutil.copy(run[0] / "settings.json", tmp_path)
+    err = fails(capsys, *["choose", str(tmp_path)])
+    assert "has not ended. Go on: jaxreg sweep --resume" in err
+
+
+def test_the_rules_that_were_asked_for_are_refitted(tmp_path, capsys):
+    argv = "wine --model linear --lams 1e-3:1:5 --steps 40 --folds 2 --batch-size 16".split()
+    argv += ["--seeds", "1", "--refits", "2", "--choose", "parabola,1se"]
+    argv += ["--out", str(tmp_path / "a")]
+    assert main(["sweep", *argv]) == 0
+    assert "chosen by parabola" in capsys.readouterr().out
+    test = json.loads((tmp_path / "a" / "test.json").read_text())
+    assert [row["name"] for row in test] == ["no penalty", "chosen by parabola", "chosen by 1se"]
+    result = jr.SweepResult.load(tmp_path / "a" / "result.npz")
+    assert test[1]["lam"] == pytest.approx(result.best("parabola").coords["lam"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "match"),
+    [
+        ("mni", "did you mean 'min'?"),
+        ("", "each once"),
+        ("min,min", "each once"),
+        ("min,x", "no rule 'x'"),
+    ],
+)
+def test_rules_that_are_none(rules, match, capsys):
+    assert match in fails(capsys, *["sweep", "--choose", rules])
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_is_told(run):

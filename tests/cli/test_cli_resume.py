@@ -229,7 +229,9 @@ def test_refits_train_as_long_as_early_stopping_took_and_no_test_row_says_when()
     job = prepare(settings)
     result = job.sweep()
     best = result.time[np.nanargmin(result.valid["loss"], -1)].mean((1, 2))
-    chosen = result.best("min")._replace(index=1, coords={"lam": 1e-3}, point=job.grid[1])
+    chosen = dataclasses.replace(
+        result.best("min"), index=1, coords={"lam": 1e-3}, point=job.grid[1]
+    )
     refit = job.refit(result, [chosen])
     times = np.arange(0, 41, 2)
     expected = [times[np.abs(times - b).argmin()] for b in best]

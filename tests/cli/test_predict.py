@@ -46,7 +46,7 @@ def test_a_run_leaves_a_model_that_predicts_new_rows(csv, tmp_path, capsys):
     assert [r[0] for r in rows] == ["2", "4", "5"]
     assert "1 of them have a value of 'street' that training rows did not have" in said.err
     assert "compared with 'price': rmse" in said.err
-    job = prepare(RunFolder.existing(str(out)).settings())
+    job = prepare(RunFolder.existing(str(out), "here").settings())
     X, y = job.train
     encode = learn(X, job.dataset.values)
     x, lam = encode(X), SweepResult.load(out / "result.npz").best().coords["lam"]
@@ -86,7 +86,7 @@ def test_a_model_of_classes_writes_their_names_and_shares(csv, tmp_path, capsys)
     assert main(["sweep", train, *argv, "--out", str(out)]) == 0
     capsys.readouterr()
     file = tmp_path / "predicted.csv"
-    for rule in ("min", "1se"):
+    for rule in ("min", "paired"):
         file.unlink(missing_ok=True)
         assert main(["predict", str(out), train, "--rule", rule, "--out", str(file)]) == 0
         head, rows = read_csv_text(file.read_text())

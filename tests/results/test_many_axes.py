@@ -70,7 +70,7 @@ def test_without_a_strength_it_must_be_said():
     with pytest.raises(ValueError, match="no single axis of this grid is the strength.*simplest="):
         got.best("1se")
     assert got.best("1se", simplest={"lr": "largest"}).coords == {"lr": 0.1}
-    assert "1se" not in str(got.table())
+    assert "paired" not in str(got.table())
 
 
 def test_a_loaded_result_keeps_its_strengths(tmp_path):
@@ -110,14 +110,14 @@ def test_the_repr_of_two_axes_and_the_ends_of_each(result):
         "  lam       0 … 1",
         "  lr        0.01 … 0.3",
         "  min       lam=0.1, lr=0.03: valid loss 0.100 ± 0.017",
-        "  1se       lam=0.1, lr=0.03: valid loss 0.100 ± 0.017",
+        "  paired    lam=0.1, lr=0.03: valid loss 0.100 ± 0.017",
         "  status    36 of 36 lanes finished, 0 diverged",
         "  data      loss at 1 time; params not kept",
     ]
     assert result.table().warnings == ()
     ends = jr.SweepResult.of(TWO, valid=scores(np.where(np.arange(12) == 7, 0.0, MEANS)))
     (found,) = ends.table().warnings
-    assert found == "the best lr, 0.3, is the largest of the grid; a larger one may be better."
+    assert found == "min: lr=0.3 is the largest of the grid; a larger one may be better."
     of_two = jr.SweepResult.of(THREE, valid=np.add.outer(MEANS, [0.1, 0.0]).ravel())
     assert of_two.best().coords["rate"] == 0.5
     assert of_two.table().warnings == (), "of two values, one is always an end"

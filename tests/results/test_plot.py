@@ -20,10 +20,11 @@ import matplotlib.pyplot as plt
 K, F, S, T = 5, 3, 2, 4
 LAMS = np.array([0.0, 0.01, 0.1, 1.0, 10.0])
 RNG = np.random.default_rng(2)
-# The folds differ enough for the one-standard-error rule to take another strength than the best.
+# At λ = 1 the folds differ enough from those of the best for the paired rule to take it.
 CURVES = (
     np.array([2.0, 1.5, 1.0, 1.05, 3.0])[:, None, None, None]
     + np.array([-0.3, 0.0, 0.3])[:, None, None]
+    + np.array([0.0, 0.0, 0.0, 0.2, 0.0])[:, None, None, None] * np.array([1, -2, 1])[:, None, None]
     + RNG.normal(0, 0.02, (K, F, S, T))
 )
 
@@ -94,16 +95,31 @@ def test_zero_has_its_own_place_with_its_error_bar():
 def test_both_choices_are_marked_where_they_are():
     result = make()
     shown = result.plot()
-    for rule in ("min", "1se"):
+    for rule in ("min", "paired"):
         lam = result.best(rule).coords["lam"]
         np.testing.assert_allclose(shown.choices_[rule].get_xdata(), lam)
-    assert result.best("min").index != result.best("1se").index, "else the test is blind"
+    assert result.best("min").index != result.best("paired").index, "else the test is blind"
     assert labels(shown.ax_) == [
         "training",
         "validation",
-        "lowest loss: λ = 0.1",
-        "1-SE rule: λ = 1",
+        "± SE of the difference from the best",
+        "best mean: λ = 0.1",
+        "paired rule: λ = 1",
     ]
+
+
+def test_the_inner_band_is_that_of_the_differences_from_the_dotted_line():
+    result = make()
+    shown = result.plot()
+    means, (_, errors) = result.mean(), result.difference(corrected=False)
+    low, high = shown.apart_.get_paths()[0].vertices[:, 1].min(), means[1:] + errors[1:]
+    assert low == pytest.approx((means - errors)[1:].min())
+    heights = shown.apart_.get_paths()[0].vertices[:, 1]
+    assert all(np.isclose(heights, h).any() for h in high)
+    np.testing.assert_allclose(shown.level_.get_ydata(), means[2])
+    many = make({"lam": np.repeat(LAMS[:2], 2), "ratio": np.tile([0.0, 1], 2)}, CURVES[:4])
+    assert many.plot(along="lam").apart_ is None, "of several curves it would be a thicket"
+    assert make(valid=CURVES[:, :1, :1]).plot().apart_ is None
 
 
 def test_another_metric_shows_the_choices_by_the_loss():
@@ -171,7 +187,7 @@ def test_further_coordinates_get_a_curve_each():
     np.testing.assert_allclose(line.get_xdata(), [0.1, 1.0, 10.0])
     np.testing.assert_allclose(line.get_ydata(), result.mean()[1::2])
     best = result.best().coords
-    want = f"lowest loss: λ = {best['lam']:g}, ratio = {best['ratio']:g}"
+    want = f"best mean: λ = {best['lam']:g}, ratio = {best['ratio']:g}"
     assert want in labels(shown.ax_)
 
 
@@ -274,7 +290,7 @@ def test_lines_are_coloured_by_log_lam_and_the_best_is_thick():
     assert shown.lines_[0].get_color() == "black"
     widths = [line.get_linewidth() for line in shown.lines_]
     assert int(np.argmax(widths)) == result.best().index
-    assert labels(shown.ax_) == ["λ = 0", "lowest loss: λ = 0.1"]
+    assert labels(shown.ax_) == ["λ = 0", "best mean: λ = 0.1"]
 
 
 def test_a_diverged_curve_ends_in_a_cross_and_squashes_no_other():

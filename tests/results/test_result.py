@@ -134,7 +134,7 @@ def test_a_mean_that_is_not_finite_is_never_chosen_whatever_the_status(rule, val
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda r: r.best("max"), r"`rule` must be one of \['1se', 'min'\], got 'max'"),
+        (lambda r: r.best("max"), r"`rule` must be one of \['1se', 'min', .*\], got 'max'"),
         (
             lambda r: r.best(metric="f1"),
             r"`metric` must be one of \['accuracy', 'loss'\], got 'f1'",
@@ -205,11 +205,12 @@ def test_it_is_a_pytree_whose_coordinates_keep_their_order():
 
 
 def test_repr_is_worth_reading():
-    assert repr(from_means([1.1, 1.0, 1.17, 1.18], 0.3)).splitlines() == [
+    result = from_means([1.1, 1.0, 1.17, 1.18], 0.3, apart=[0, 0, 0.4, 0])
+    assert repr(result).splitlines() == [
         "SweepResult: 4 x l2, 4 folds, 40 steps",
         "  lam       0.01 … 10",
         "  min       lam=0.1: valid loss 1.00 ± 0.17",
-        "  1se       lam=1: valid loss 1.17 ± 0.17",
+        "  paired    lam=1: valid loss 1.17 ± 0.29",
         "  status    16 of 16 lanes finished, 0 diverged",
         "  data      loss at 5 times; params not kept",
     ]
@@ -221,21 +222,22 @@ def test_repr_is_worth_reading():
 def test_table_shows_and_holds_the_numbers():
     status = np.zeros((4, 4, 1), int)
     status[3, 1] = 1
-    table = from_means([1.1, 1.0, 1.17, 0.2], 0.3, status=status).table()
+    table = from_means([1.1, 1.0, 1.17, 0.2], 0.3, status=status, apart=[0, 0, 0.4, 0]).table()
     lines = str(table).splitlines()
     assert lines[0] == "4 x l2, 4 folds, 40 steps"
     assert [c.header for c in table.columns] == [
         "lam",
         "train loss",
         "valid loss",
+        "loss from best",
         "status",
         "choice",
     ]
     assert table.cells == (
-        ("0.01", "0.550 ± 0.087", "1.10 ± 0.17", "finished", ""),
-        ("0.1", "0.500 ± 0.087", "1.00 ± 0.17", "finished", "min"),
-        ("1", "0.585 ± 0.087", "1.17 ± 0.17", "finished", "1se"),
-        ("10", "-", "-", "diverged (1 of 4 lanes)", ""),
+        ("0.01", "0.550 ± 0.087", "1.10 ± 0.17", "+0.10 ± 0.00", "finished", ""),
+        ("0.1", "0.500 ± 0.087", "1.00 ± 0.17", "best", "finished", "min"),
+        ("1", "0.585 ± 0.144", "1.17 ± 0.29", "+0.17 ± 0.35", "finished", "paired"),
+        ("10", "-", "-", "-", "diverged (1 of 4 lanes)", ""),
     )
     assert "±: standard error over 4 folds." in lines
     assert table.warnings == ("1 of 4 points diverged in some lane; none is chosen.",)
@@ -243,7 +245,12 @@ def test_table_shows_and_holds_the_numbers():
     assert row["valid loss"] == pytest.approx(1.0)
     assert row["valid loss se"] == pytest.approx(0.3 / np.sqrt(3))
     assert row["train loss se"] == pytest.approx(0.15 / np.sqrt(3))
-    assert [r["choice"] for r in table.rows] == [(), ("min",), ("1se",), ()]
+    assert [r["choice"] for r in table.rows] == [(), ("min",), ("paired",), ()]
+    assert [r["difference"] for r in table.rows] == pytest.approx(
+        [0.1, 0, 0.17, np.nan], nan_ok=True
+    )
+    corrected = 0.4 * 2 * np.sqrt(1 / 3) * np.sqrt(1 / 4 + 1 / 3)
+    assert table.rows[2]["difference se"] == pytest.approx(corrected)
     assert [r["diverged"] for r in table.rows] == [0, 0, 0, 1]
 
 
@@ -258,8 +265,8 @@ def test_table_has_every_metric_and_says_what_the_error_is_over():
 @pytest.mark.parametrize(
     ("means", "lams", "match"),
     [
-        ([1.3, 1.2, 1.1, 1.0], LAMS, "the best lam, 10, is the largest of the grid; a larger one"),
-        ([1.0, 1.1, 1.2, 1.3], LAMS, "the best lam, 0.01, is the smallest of the grid; a smaller"),
+        ([1.3, 1.2, 1.1, 1.0], LAMS, "min: lam=10 is the largest of the grid; a larger one"),
+        ([1.0, 1.1, 1.2, 1.3], LAMS, "min: lam=0.01 is the smallest of the grid; a smaller"),
         ([1.0, 1.1, 1.2, 1.3], [0, 1, 2, 3], None),
         ([1.1, 1.0, 1.2, 1.3], LAMS, None),
         ([1.3, 1.2, 1.1, 1.0], [2, 2, 2, 2], None),

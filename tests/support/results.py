@@ -32,10 +32,14 @@ def make(valid, train=None, status=None, lams=LAMS, params=None, points=None, **
     )
 
 
-def from_means(means, spread, **kwargs):
-    """Four folds at mean ± spread: their standard error is spread / sqrt(3)."""
-    folds = np.array([1.0, 1.0, -1.0, -1.0])
-    values = np.asarray(means)[:, None, None] + spread * folds[None, :, None]
+def from_means(means, spread, apart=0.0, **kwargs):
+    """Four folds at mean ± spread: their standard error is spread / sqrt(3).
+
+    The difference of two points, of which one has `apart` = a and the other 0, has an error of a / sqrt(3).
+    """
+    folds, others = np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, -1.0, 1.0, -1.0])
+    apart = np.broadcast_to(apart, np.shape(means))[:, None, None]
+    values = np.asarray(means)[:, None, None] + (spread * folds + apart[..., 0] * others)[..., None]
     return make(values, **kwargs)
 
 

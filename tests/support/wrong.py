@@ -264,6 +264,7 @@ OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
             "mean",
             "stderr",
             "best",
+            "difference",
             "scores",
             "lane",
             "table",
@@ -324,7 +325,9 @@ SPECIAL |= {
     "convert.from_glmnet": {"alpha": (0.5, "share")},
     "SweepResult.best": {
         "rule": ("min", "metric"), "maximize": (None, "flag"), "simplest": (None, "simplest"),
+        "within": (None, "no tolerance"),
     },
+    "SweepResult.difference": {"than": (None, "other point"), "corrected": (True, "flag")},
     "SweepResult.lane": {
         "k": (0, "point number"), "fold": (0, "place number"), "seed": (0, "place number"),
     },
@@ -335,6 +338,8 @@ SPECIAL |= {
 KINDS |= {
     "simplest": [3, {}, {"lam": "up"}, {"nothing": "largest"}, ODD, ["lam"]],
     "axes": [3, "x", ODD],
+    "no tolerance": ["x", NAN, -1.0, ODD, True, 1.0],
+    "other point": ["x", 1.5, True, 99, ODD],
 }
 
 

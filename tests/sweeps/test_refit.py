@@ -92,8 +92,8 @@ def test_a_logarithm_of_lam_has_no_value_without_penalty():
 
 def test_two_choices_of_one_rule_are_told_apart(result):
     first = result.best()
-    other = first._replace(
-        index=2, point=jr.l2(1.0), coords={"lam": float(result.coords["lam"][2])}
+    other = dataclasses.replace(
+        first, index=2, point=jr.l2(1.0), coords={"lam": float(result.coords["lam"][2])}
     )
     got = jr.refit(trainer, result, TRAIN, rule=[first, other], seeds=1, key=KEY)
     assert got.names == ("no penalty", "chosen by min", "chosen by min #2")
