@@ -74,6 +74,7 @@ from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
+from jaxreg.tune import expected_error
 
 __version__ = "0.1.0"
 __all__ = [
@@ -101,6 +102,7 @@ __all__ = [
     "embeddings",
     "ewc",
     "exclusive_lasso",
+    "expected_error",
     "fit",
     "folds",
     "fused_lasso",

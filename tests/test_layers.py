@@ -27,12 +27,13 @@ LAYERS = {
     "leaf": 5, "splitting": 5,
     "penalties": 6, "objective": 6, "stationarity": 6,
     "convert": 7, "coupling": 7, "report": 7, "storage": 7,
-    "grid": 8, "scores": 7, "choice": 8,
-    "fit": 9, "results": 9,
-    "sweeps": 10,
-    "jaxreg": 11,
-    "testing": 12, "cli": 12,
-    "__main__": 13,
+    "grid": 8, "scores": 7, "choice": 8, "expected": 9,
+    "fit": 9, "results": 10,
+    "sweeps": 11,
+    "tune": 12,
+    "jaxreg": 13,
+    "testing": 14, "cli": 14,
+    "__main__": 15,
 }  # fmt: skip
 
 # The operators of a penalty make combinations, which are penalties.

@@ -30,6 +30,7 @@ from jaxreg import _tree, choice
 from jaxreg._check import flag
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.choice import Choice
+from jaxreg.expected import ExpectedError, of_folds
 from jaxreg.grid import Grid
 from jaxreg.report.table import Table
 from jaxreg.results import build, stored, summary
@@ -223,6 +224,22 @@ class SweepResult:
             rule, point, coords, -middle if larger else middle, error, f"valid {metric}", pick_.index,
             pick_.why, summary.lane_steps(self), pick_.warnings,
         )  # fmt: skip
+
+    def expected_error(
+        self, rule: str = "min", metric: str = "loss", **options: Any
+    ) -> ExpectedError:
+        """The score to expect of a choice on new rows, as far as the folds of this sweep tell; it is free.
+
+        Its interval covers less than it says; `jaxreg.expected_error` trains what an honest one needs.
+
+        Args:
+          rule: as of `best`, as is `metric`.
+          options: further ones of `best`.
+
+        Raises:
+          ValueError: as `best`.
+        """
+        return of_folds(self.best(rule, metric, **options), metric)
 
     def scores(self, metric: str = "loss", split: str = "valid") -> np.ndarray:
         """The metric at the evaluation that counts, of every lane: [K, F, S].

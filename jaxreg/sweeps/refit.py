@@ -30,7 +30,7 @@ from jaxreg.results.summary import plus_minus
 from jaxreg.sweeps.rows import check_alike
 from jaxreg.sweeps.sweep import sweep
 
-__all__ = ["Refit", "refit"]
+__all__ = ["Refit", "choices_of", "options_of", "refit"]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -160,7 +160,7 @@ def refit(
     no penalty                         0   0.1016 ± 0.0000
     chosen by min                   0.01   0.1027 ± 0.0000
     """
-    chosen = _choices(result, rule)
+    chosen = choices_of("refit", result, rule)
     if test is not None:
         ready = options.get("prepare") is None
         check_alike(
@@ -169,16 +169,8 @@ def refit(
             as_rows("refit", test, "test", ready=ready)[0],
             "test",
         )
-    made_by = json.loads(result.made_by)
-    if "steps" not in made_by and "steps" not in options:
-        raise ValueError("refit: `result` does not tell how long it was trained; give `steps`.")
-    given = {"steps": made_by.get("steps"), "batch_size": made_by.get("batch_size")} | options
-    for name in ("prepare", "sample_weight"):
-        if made_by.get(name) and given.get(name) is None:
-            raise ValueError(
-                f"refit: `result` is of a sweep with `{name}`; give it here too, or the trainings differ."
-            )
-    given.setdefault("evals", 20 if made_by.get("patience") else 1)
+    given = options_of("refit", result, options)
+    given.setdefault("evals", 20 if json.loads(result.made_by).get("patience") else 1)
     rows = _rows(result, chosen, given["steps"])
     # Equal points once, in the order of their coordinates; of equal ones the last, whose are all known.
     lanes = {_bits(row.point): row for row in rows}
@@ -210,26 +202,51 @@ def refit(
     return Refit(tuple(row.name for row in rows), index, again, steps, test is not None)
 
 
-def _choices(result: SweepResult, rule: Any) -> list[Choice]:
+def options_of(owner: str, result: SweepResult, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a sweep that trains as the one of `result` did, with those that are given.
+
+    Raises:
+      ValueError: `result` does not tell how long it was trained, or was prepared or weighted as nothing
+        given here is.
+    """
+    made_by = json.loads(result.made_by)
+    if "steps" not in made_by and "steps" not in options:
+        raise ValueError(f"{owner}: `result` does not tell how long it was trained; give `steps`.")
+    given = {"steps": made_by.get("steps"), "batch_size": made_by.get("batch_size")} | options
+    for name in ("prepare", "sample_weight"):
+        if made_by.get(name) and given.get(name) is None:
+            raise ValueError(
+                f"{owner}: `result` is of a sweep with `{name}`; give it here too, or the trainings differ."
+            )
+    return given
+
+
+def choices_of(owner: str, result: Any, rule: Any) -> list[Choice]:
+    """The choices that rules, or choices, stand for.
+
+    Raises:
+      ValueError: a rule that cannot be applied. TypeError: `result` or `rule` is none, or points were read
+        back without their structure.
+    """
     if not isinstance(result, SweepResult):
-        raise TypeError(f"refit: `result` must be a SweepResult, got {type(result).__name__}.")
+        raise TypeError(f"{owner}: `result` must be a SweepResult, got {type(result).__name__}.")
     if isinstance(result.points, Parts):
         raise TypeError(
-            "refit: a joined result has several trainers; refit the sweep that the choice came from."
+            f"{owner}: a joined result has several trainers; give the sweep that the choice came from."
         )
     rules = [rule] if isinstance(rule, (str, Choice)) else rule
     if not isinstance(rules, (list, tuple)) or not all(isinstance(r, (str, Choice)) for r in rules):
         raise TypeError(
-            "refit: `rule` must be the name of a rule, such as 'min', a Choice, or a list of them, got "
+            f"{owner}: `rule` must be the name of a rule, such as 'min', a Choice, or a list of them, got "
             f"{rule!r}."
         )
     chosen = [r if isinstance(r, Choice) else result.best(r) for r in rules]
     if not chosen:
-        raise ValueError("refit: `rule` must have at least one rule, such as 'min', got none.")
+        raise ValueError(f"{owner}: `rule` must have at least one rule, such as 'min', got none.")
     if result.terms and not all(penalties_in(choice.point) for choice in chosen):
         raise TypeError(
-            "refit: the points of `result` are dicts of numbers, as read from a file. Read it with their "
-            "structure: SweepResult.load(path, like=(point, params)), or like=(point, None)."
+            f"{owner}: the points of `result` are dicts of numbers, as read from a file. Read it with "
+            "their structure: SweepResult.load(path, like=(point, params)), or like=(point, None)."
         )
     return chosen
 

@@ -93,7 +93,19 @@ def test_a_run_that_has_not_ended_has_nothing_to_choose_from(run, tmp_path, caps
 
 
 def test_the_rules_that_were_asked_for_are_refitted(tmp_path, capsys):
-    argv = "wine --model linear --lams 1e-3:1:5 --steps 40 --folds 2 --batch-size 16".split()
+    argv = [
+        "wine",
+        "--model",
+        "linear",
+        "--lams",
+        "1e-3:1:5",
+        "--steps",
+        "40",
+        "--folds",
+        "2",
+        "--batch-size",
+        "16",
+    ]
     argv += ["--seeds", "1", "--refits", "2", "--choose", "parabola,1se"]
     argv += ["--out", str(tmp_path / "a")]
     assert main(["sweep", *argv]) == 0
