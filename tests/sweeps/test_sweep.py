@@ -85,7 +85,8 @@ def test_segments_do_not_change_the_run(result):
     np.testing.assert_array_equal(once.valid["loss"][..., -1], result.valid["loss"][..., -1])
 
 
-def test_lam_never_recompiles(result):
+def test_lam_never_recompiles():
+    run()  # here and not in a fixture: programs may be let go between two tests
     before = len(TRACES)
     run(jr.grid(make, lam=[0.5, 0.4, 0.3, 0.2, 0.1]))
     assert len(TRACES) == before, "nothing is traced again"
