@@ -211,7 +211,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def bound(what: str, measured: float, *, least: float = -math.inf, most: float = math.inf) -> Row:
     """A row of what must be reached: the figure, its bound, and whether it is kept."""
-    limit = {"at_least": least} if most == math.inf else {"at_most": most}
+    limit = {"at_least": least} if least > -math.inf else {}
+    limit |= {"at_most": most} if most < math.inf else {}
     return {
         "bound": what,
         "measured": round(measured, 4),
@@ -224,9 +225,11 @@ def show_bounds(rows: Sequence[Row]) -> None:
     """The rows that `bound` made, as a table; nothing without any."""
     lines = []
     for row in rows:
-        word, limit = ("at least", "at_least") if "at_least" in row else ("at most", "at_most")
+        limits = [
+            f"{n.replace('_', ' ')} {row[n]:.4g}" for n in ("at_least", "at_most") if n in row
+        ]
         kept = "yes" if row["kept"] else "NO"
-        lines.append([row["bound"], f"{row['measured']:.2f}", f"{word} {row[limit]:g}", kept])
+        lines.append([row["bound"], f"{row['measured']:.2f}", ", ".join(limits), kept])
     if lines:
         show("To be reached", ["what", "measured", "bound", "reached"], lines)
 

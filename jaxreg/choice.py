@@ -125,7 +125,8 @@ def choose(rule: str, scores: Scores, within: float | None = None) -> Pick:
         raise ValueError("best: no point has a finite score.")
     if within is not None and rule in ("min", "parabola"):
         raise ValueError(
-            f"best: the rule {rule!r} has no tolerance; leave `within` away, or take rule='paired'."
+            f"best: the rule {rule!r} has no tolerance, so `within` must be left away, got {within!r}. Or "
+            "take rule='paired'."
         )
     pick = RULES[rule](scores, 1.0 if within is None else _tolerance(within))
     return pick._replace(warnings=(*pick.warnings, *_ends(scores, pick.index)))

@@ -214,14 +214,14 @@ display = result.plot()
 
 # %% [markdown]
 # To the left the net follows the noise: training error low, validation error high. To the right it cannot
-# bend at all. In between lies the choice; the one-standard-error rule takes the strongest penalty that
-# is no worse than the best by more than the noise of the estimate.
+# bend at all. In between lies the choice; the paired rule takes the strongest penalty that, fold by fold,
+# is no worse than the best by more than the noise of that difference.
 
 # %%
-best, careful = result.best("min"), result.best("1se")
+best, careful = result.best("min"), result.best("paired")
 weakest = float(result.mean("loss")[0])
 print(f"validation loss: {best.mean:.4f} ± {best.stderr:.4f} at λ = {best.coords['lam']:.1e} (min)")
-print(f"                 {careful.mean:.4f} at λ = {careful.coords['lam']:.1e} (1se)")
+print(f"                 {careful.mean:.4f} at λ = {careful.coords['lam']:.1e} (paired)")
 print(f"                 {weakest:.4f} at λ = {grid.coords['lam'][0]:.1e} (the weakest)")
 assert best.mean < weakest
 

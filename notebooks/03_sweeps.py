@@ -228,12 +228,12 @@ share_steps = watch_halved.alive[1:].sum() / watch_whole.alive[1:].sum()
 share_seconds = watch_halved.seconds / watch_whole.seconds
 print(f"lane-steps: {share_steps:.2f} of the full sweep; Halving says {halving.share(16, 800):.2f}")
 print(f"seconds:    {share_seconds:.2f} ({watch_halved.seconds:.1f} of {watch_whole.seconds:.1f})")
-for rule in ("min", "1se"):
+for rule in ("min", "paired"):
     full, early = whole.best(rule), halved.best(rule)
     print(f"{rule}: λ = {early.coords['lam']:.2e}; the full sweep chose {full.coords['lam']:.2e}")
 
 # %% [markdown]
-# By the minimum, the same λ. The one-standard-error rule has less to choose from: it can only take a λ
+# By the minimum, the same λ. The paired rule has less to choose from: it can only take a λ
 # that was still there at the end. Survivors have the numbers of the full sweep, to rounding here, since
 # their lanes were vmapped in another width: blocks of two can be filled to the last, and are a little
 # less efficient than wider ones, which is why the seconds lag behind the lane-steps.

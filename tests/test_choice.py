@@ -317,7 +317,7 @@ def test_a_rule_that_cannot_be_followed():
 @pytest.mark.parametrize(
     ("rule", "within", "error", "match"),
     [
-        ("min", 1, ValueError, "'min' has no tolerance; leave `within` away"),
+        ("min", 1, ValueError, "'min' has no tolerance, so `within` must be left away"),
         ("parabola", 0.5, ValueError, "'parabola' has no tolerance"),
         ("paired", -1, ValueError, "`within` must be a number of standard errors.*got -1"),
         ("paired", np.nan, ValueError, "finite and at least 0, got nan"),

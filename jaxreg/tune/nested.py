@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxreg import _check
 from jaxreg.choice import Choice
 from jaxreg.expected import ExpectedError
-from jaxreg.fit.intake import as_rows
+from jaxreg.fit.check import trainer_at
+from jaxreg.fit.intake import as_rows, check_key, count
 from jaxreg.fit.trainer import MakeTrainer, Trainer
 from jaxreg.grid import points
 from jaxreg.results import SweepResult
@@ -38,6 +38,7 @@ from jaxreg.sweeps.sweep import sweep
 
 __all__ = ["Losses", "estimate", "expected_error"]
 
+_MOST = 1_000_000  # trainings of one call; more are a slip
 _SQUARE, _ROWS = "the square of a row's loss", "the loss of a row"
 
 
@@ -121,9 +122,22 @@ def expected_error(
       cross-validation alone would say ± 0.059
       cost: 5,000 lane-steps
     """
+    if not isinstance(rule, (str, Choice)):
+        raise TypeError(
+            f"expected_error: `rule` must be the name of a rule, such as 'min', or a Choice, got {rule!r}."
+        )
     (choice,) = choices_of("expected_error", result, rule)
-    for name, least, value in (("folds", 3, folds), ("repeats", 1, repeats), ("seeds", 1, seeds)):
-        _check_count(name, value, least)
+    trainer_at("expected_error", trainer, choice.point)
+    check_key("expected_error", key)
+    folds = count("expected_error", "folds", folds, 3)
+    repeats = count("expected_error", "repeats", repeats)
+    seeds = count("expected_error", "seeds", seeds)
+    lanes = repeats * folds**2 * seeds
+    if lanes > _MOST:
+        raise ValueError(
+            f"expected_error: `repeats` x `folds`^2 x `seeds` must be at most {_MOST:,} trainings, got "
+            f"{repeats} x {folds}^2 x {seeds}. Ten folds and five repeats are usual."
+        )
     given = options_of("expected_error", result, options)
     if given.get("sample_weight") is not None:
         raise ValueError(
@@ -148,15 +162,7 @@ def expected_error(
     )
     mean, error, usual = estimate(_losses(found, parts))
     how = f"nested cross-validation, {repeats} x {folds} folds of {folds} (Bates, Hastie & Tibshirani 2021)"
-    lanes = np.size(found.status)
     return ExpectedError(mean, error, choice, how, "loss", usual, lanes * int(found.time[-1]))
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise (ValueError if type(value) is int else TypeError)(
-            f"expected_error: `{name}` must be an integer of at least {least}, got {_check.shown(value)}."
-        )
 
 
 def _parts(rng: np.random.Generator, n: int, folds: int, repeats: int) -> list[list[np.ndarray]]:

@@ -205,6 +205,7 @@ KINDS |= {
     "points": [None, 3, ODD, "f", [], [1, jr.l2(1)]],
     "column": [None, "text", ODD, [], ["a"], [NAN], [[1.0]]],
     "result": [None, "path.npz", 3, ODD, GRID],
+    "one rule": [None, 3, "nothing of that name", ODD, [3], [], ["min", "1se"]],
     "rule": [None, 3, "nothing of that name", ODD, [3], []],
     "stream": [None, 3, ODD, "f"],
     "order of differences": [2, -1, 1.5, "x", True, None, ODD],
@@ -240,6 +241,10 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "prox_of_sum": {
         "penalty": (jr.l1(0.1) + jr.linf(0.1), "penalty"), "params": (W, "parameters"),
         "step": (1.0, "steps of a prox"),
+    },
+    "expected_error": {
+        "result": (RESULT, "result"), "rule": ("min", "one rule"), "folds": (3, "count"),
+        "repeats": (1, "count"),
     },
     "refit": {"result": (RESULT, "result"), "rule": ("min", "rule"), "test": (None, "validation")},
     "stationarity": {"params": (jnp.zeros(3), "parameters")},

@@ -153,13 +153,18 @@ def test_what_each_fold_learns_beforehand_is_learnt_again(result, seen):
 
 
 BAD = {
-    "folds": (dict(folds=2), ValueError, "`folds` must be an integer of at least 3, got 2"),
-    "repeats": (dict(repeats=0), ValueError, "`repeats` must be an integer of at least 1"),
-    "seeds": (dict(seeds=True), TypeError, "`seeds` must be an integer of at least 1"),
-    "rows": (dict(folds=30), ValueError, "30 folds need at least 60 rows, got 41"),
-    "rule": (dict(rule="best"), ValueError, "`rule` must be one of"),
-    "rules": (dict(rule=3), TypeError, "expected_error: `rule` must be the name of a rule"),
-    "weights": (dict(sample_weight=np.ones(41)), ValueError, "rows with weights are no draws"),
+    "many": (
+        {"repeats": 10**6},
+        ValueError,
+        r"at most 1,000,000 trainings, got 1000000 x 10\^2 x 1",
+    ),
+    "folds": ({"folds": 2}, ValueError, "`folds` must be an integer of at least 3, got 2"),
+    "repeats": ({"repeats": 0}, ValueError, "`repeats` must be an integer of at least 1"),
+    "seeds": ({"seeds": True}, ValueError, "`seeds` must be an integer of at least 1"),
+    "rows": ({"folds": 30}, ValueError, "30 folds need at least 60 rows, got 41"),
+    "rule": ({"rule": "best"}, ValueError, "`rule` must be one of"),
+    "rules": ({"rule": 3}, TypeError, "expected_error: `rule` must be the name of a rule"),
+    "weights": ({"sample_weight": np.ones(41)}, ValueError, "rows with weights are no draws"),
 }
 
 
