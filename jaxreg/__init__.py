@@ -74,7 +74,7 @@ from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
-from jaxreg.tune import expected_error
+from jaxreg.tune import expected_error, ridge_path
 
 __version__ = "0.1.0"
 __all__ = [
@@ -141,6 +141,7 @@ __all__ = [
     "prox_of_sum",
     "proximal",
     "refit",
+    "ridge_path",
     "scad",
     "simplex",
     "slope",

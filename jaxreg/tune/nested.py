@@ -98,7 +98,8 @@ def expected_error(
       folds: K, at least 3; 10 as in the paper, since the model of a fold should be nearly that of all rows.
       repeats: with other folds; the standard error of few of them is noisy.
       seeds: trainings of each, of which the mean is taken.
-      options: for `jaxreg.sweep`. `steps` and `batch_size` are those of the sweep by default.
+      options: for `jaxreg.sweep`. `steps` and `batch_size` are those of the sweep by default; a batch that
+        is larger than the rows of two folds less becomes these, and a warning says so.
 
     Returns:
       An `ExpectedError`, whose `interval()` keeps what it says; see `jaxreg.tune.nested` for the formulas.
@@ -149,6 +150,7 @@ def expected_error(
         raise ValueError(
             f"expected_error: {folds} folds need at least {2 * folds} rows, got {n}. Give fewer `folds`."
         )
+    told = _fit_batches(given, options, n - 2 * -(-n // folds))
     split, train = jax.random.split(key)
     parts = _parts(np.random.default_rng(jax.random.bits(split, (2,)).tolist()), n, folds, repeats)
     found = sweep(
@@ -162,7 +164,18 @@ def expected_error(
     )
     mean, error, usual = estimate(_losses(found, parts))
     how = f"nested cross-validation, {repeats} x {folds} folds of {folds} (Bates, Hastie & Tibshirani 2021)"
-    return ExpectedError(mean, error, choice, how, "loss", usual, lanes * int(found.time[-1]))
+    return ExpectedError(mean, error, choice, how, "loss", usual, lanes * int(found.time[-1]), told)
+
+
+def _fit_batches(given: dict[str, Any], options: dict[str, Any], fewest: int) -> tuple[str, ...]:
+    """Batches that the fewest rows to train on allow, where none were asked for; what to tell of it."""
+    size = given.get("batch_size")
+    if size is None or size <= fewest or "batch_size" in options:
+        return ()
+    given["batch_size"] = fewest
+    return (
+        f"without two folds there are {fewest} rows to train on, so batches have these and not {size}.",
+    )
 
 
 def _parts(rng: np.random.Generator, n: int, folds: int, repeats: int) -> list[list[np.ndarray]]:

@@ -25,13 +25,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jax import Array
 
 from jaxreg._check import flag
 from jaxreg.choice import Choice
 from jaxreg.fit.intake import as_rows
 from jaxreg.penalties import l2
 
-__all__ = ["RidgePath", "ridge"]
+__all__ = ["RidgePath", "ridge_path"]
 
 # How far from the largest eigenvalue a maximum of the evidence is looked for, in log κ.
 _MOST_NUMBERS = 2e7  # residuals held at a time
@@ -69,14 +70,14 @@ class RidgePath:
 
         >>> x = np.random.default_rng(0).normal(size=(40, 3))
         >>> y = x[:, 0] + 0.3 * np.random.default_rng(1).normal(size=40)
-        >>> ridge(x, y, [0.01, 0.1, 1.0]).best()
+        >>> ridge_path((x, y), [0.01, 0.1, 1.0]).best()
         loo: lam=0.01
           leave-one-out loss: 0.04446 ± 0.01
           why: the best of 3 λ
           warning: lam=0.01 is the smallest of the grid; a smaller one may be better.
         """
         if by not in _CRITERIA:
-            raise ValueError(f"ridge: `by` must be one of {sorted(_CRITERIA)}, got {by!r}.")
+            raise ValueError(f"ridge_path: `by` must be one of {sorted(_CRITERIA)}, got {by!r}.")
         if by == "evidence":
             return self._by_evidence()
         score = getattr(self, by).mean(1)
@@ -135,12 +136,11 @@ _CRITERIA = {
 }
 
 
-def ridge(X: Any, y: Any, lam: Any = None, *, intercept: bool = True) -> RidgePath:
+def ridge_path(data: tuple, lam: Any = None, *, intercept: bool = True) -> RidgePath:
     """Ridge regression at every strength of a grid, judged without training.
 
     Args:
-      X: [n, p].
-      y: [n], or [n, m] of m responses, which share λ.
+      data: (X, y), of [n, p] and [n], or [n, m] of m responses, which share λ.
       lam: strengths >= 0, by default 100 from 1e-6 to 1e2 times the largest eigenvalue of X'X/n.
       intercept: whether there is an unpenalised intercept.
 
@@ -153,22 +153,27 @@ def ridge(X: Any, y: Any, lam: Any = None, *, intercept: bool = True) -> RidgePa
 
     >>> x = np.random.default_rng(0).normal(size=(40, 3))
     >>> y = x[:, 0] + 0.3 * np.random.default_rng(1).normal(size=40)
-    >>> path = ridge(x, y)
+    >>> path = ridge_path((x, y))
     >>> path
     RidgePath: 100 λ from 1.283e-06 to 128.3, 40 rows x 3 columns; leave-one-out is best at 0.01169
     >>> path.best("evidence").point
     l2(0.00595123)
     """
-    (x, targets), n = as_rows("ridge", (X, y))
+    arrays, n = as_rows("ridge_path", data)
+    if len(arrays) != 2 or not all(isinstance(a, (np.ndarray, Array)) for a in arrays):
+        raise ValueError(
+            f"ridge_path: `data` must be a pair of arrays, (X, y), got {len(arrays)} parts."
+        )
+    x, targets = arrays
     x, targets = np.asarray(x, np.float64), np.asarray(targets, np.float64)
     if x.ndim != 2 or targets.ndim not in (1, 2) or not x.shape[1]:
         raise ValueError(
-            "ridge: `X` must be [rows, columns] and `y` [rows] or [rows, responses], got "
+            "ridge_path: `data` must be (X, y) of [rows, columns] and [rows] or [rows, responses], got "
             f"{list(x.shape)} and {list(targets.shape)}."
         )
     if n < 3:
-        raise ValueError(f"ridge: there must be at least 3 rows, got {n}.")
-    solved = _Solved.of(x, targets.reshape(n, -1), flag("ridge", "intercept", intercept))
+        raise ValueError(f"ridge_path: `data` must have at least 3 rows, got {n}.")
+    solved = _Solved.of(x, targets.reshape(n, -1), flag("ridge_path", "intercept", intercept))
     lams = _strengths(lam, solved)
     # As many strengths at a time as keep the residuals of all responses in memory.
     some = max(1, int(_MOST_NUMBERS // targets.size))
@@ -183,9 +188,11 @@ def _strengths(lam: Any, solved: _Solved) -> np.ndarray:
     try:
         lams = np.sort(np.atleast_1d(np.asarray(lam, np.float64)))
     except (TypeError, ValueError):
-        raise TypeError(f"ridge: `lam` must be numbers, got {lam!r:.60}.") from None
+        raise TypeError(f"ridge_path: `lam` must be numbers, got {lam!r:.60}.") from None
     if lams.ndim != 1 or not lams.size or not np.isfinite(lams).all() or (lams < 0).any():
-        raise ValueError(f"ridge: `lam` must be strengths, finite and at least 0, got {lam!r:.60}.")
+        raise ValueError(
+            f"ridge_path: `lam` must be strengths, finite and at least 0, got {lam!r:.60}."
+        )
     return lams
 
 
@@ -310,12 +317,12 @@ def _maximum(solved: _Solved) -> tuple[float, str]:
     if not found or max(heights) < nothing:
         if steep[0] < 0 and not found:
             raise ValueError(
-                f"ridge: the evidence has no maximum: it rises as λ goes to 0, where {solved.p} columns "
+                f"ridge_path: the evidence has no maximum: it rises as λ goes to 0, where {solved.p} columns "
                 f"fit {solved.n} rows without any noise. Take best('loo'), or fewer columns."
             )
         raise ValueError(
-            "ridge: the evidence has no maximum: it rises with λ to infinity, which leaves nothing but the "
-            "intercept. The columns tell nothing of `y`; compare best('loo')."
+            "ridge_path: the evidence has no maximum: it rises with λ to infinity, which leaves nothing but "
+            "the intercept. The columns tell nothing of `y`; compare best('loo')."
         )
     beyond = (
         "the evidence rises without bound as λ goes to 0, where the columns fit the rows without noise; "

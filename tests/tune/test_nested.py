@@ -175,6 +175,27 @@ def test_bad_input_is_named(name, result):
         jr.expected_error(trainer, result, (X, Y), key=KEY, **more)
 
 
+def test_batches_that_are_larger_than_what_is_left_are_told(result):
+    batched = jr.sweep(
+        trainer,
+        jr.grid(jr.l2, lam=[0.1]),
+        (X, Y),
+        folds=4,
+        steps=20,
+        key=KEY,
+        evals=1,
+        batch_size=30,
+    )
+    got = jr.expected_error(trainer, batched, (X, Y), key=KEY, folds=4, repeats=1)
+    (told,) = got.warnings
+    assert (
+        told == "without two folds there are 19 rows to train on, so batches have these and not 30."
+    )
+    assert f"warning: {told}" in repr(got)
+    with pytest.raises(ValueError, match="`batch_size` must be"):
+        jr.expected_error(trainer, batched, (X, Y), key=KEY, folds=4, repeats=1, batch_size=30)
+
+
 def test_a_loss_that_is_no_mean_over_rows_is_refused(result):
     def rooted(reg):
         tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.1))

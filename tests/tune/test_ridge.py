@@ -6,7 +6,7 @@ from scipy.stats import multivariate_normal
 from sklearn.linear_model import BayesianRidge, Ridge, RidgeCV
 
 import jaxreg as jr
-from jaxreg.tune import ridge
+from jaxreg import ridge_path
 
 LAMS = [1e-3, 0.1, 1.0]
 SHAPES = [(30, 5), (25, 24), (25, 25), (20, 40)]
@@ -28,7 +28,7 @@ def fitted(x, y, kappa, intercept):
 @pytest.mark.parametrize(("n", "p"), SHAPES)
 def test_leave_one_out_is_leaving_each_out(n, p, intercept):
     x, y = data(n, p)
-    path = ridge(x, y, LAMS, intercept=intercept)
+    path = ridge_path((x, y), LAMS, intercept=intercept)
     for lam, loo, error in zip(LAMS, path.loo[:, 0], path.loo_stderr):
         rows = []
         for i in range(n):
@@ -44,7 +44,7 @@ def test_leave_one_out_is_leaving_each_out(n, p, intercept):
 @pytest.mark.parametrize(("n", "p"), SHAPES)
 def test_criteria_are_those_of_the_hat_matrix(n, p, intercept):
     x, y = data(n, p)
-    path = ridge(x, y, LAMS, intercept=intercept)
+    path = ridge_path((x, y), LAMS, intercept=intercept)
     for k, lam in enumerate(LAMS):
         hat = np.stack([fitted(x, e, n * lam, intercept).predict(x) for e in np.eye(n)], 1)
         dof, squares = np.trace(hat), ((y - hat @ y) ** 2).sum()
@@ -61,7 +61,7 @@ def test_criteria_are_those_of_the_hat_matrix(n, p, intercept):
 @pytest.mark.parametrize(("n", "p"), SHAPES)
 def test_the_evidence_is_the_density_of_the_targets(n, p):
     x, y = data(n, p)
-    path = ridge(x, y, LAMS, intercept=False)
+    path = ridge_path((x, y), LAMS, intercept=False)
     for lam, told in zip(LAMS, path.evidence[:, 0]):
         kappa = n * lam
         of = lambda beta, kappa=kappa: multivariate_normal.logpdf(
@@ -74,7 +74,7 @@ def test_the_evidence_is_the_density_of_the_targets(n, p):
 
 def test_its_maximum_is_bayesian_ridge():
     x, y = data(60, 8)
-    got = ridge(x, y).best("evidence")
+    got = ridge_path((x, y)).best("evidence")
     model = BayesianRidge(
         alpha_1=0,
         alpha_2=0,
@@ -87,7 +87,7 @@ def test_its_maximum_is_bayesian_ridge():
     assert got.coords["lam"] == pytest.approx(model.lambda_ / model.alpha_ / 60, rel=1e-12)
     assert got.mean == pytest.approx(-model.scores_[-1] / 60, rel=1e-12)
     assert f"a noise of {model.alpha_**-0.5:.4g}" in got.why
-    w, _ = ridge(x, y).coef(got.coords["lam"])
+    w, _ = ridge_path((x, y)).coef(got.coords["lam"])
     np.testing.assert_allclose(w[:, 0], model.coef_, rtol=1e-9)
 
 
@@ -109,29 +109,29 @@ def test_where_columns_fit_without_noise_the_peak_is_found_and_the_rest_is_told(
     rng = np.random.default_rng(2)
     x = rng.normal(size=(n, p))
     y = x @ rng.normal(size=p) / np.sqrt(p) + 0.5 * rng.normal(size=n)
-    got = ridge(x, y).best("evidence")
+    got = ridge_path((x, y)).best("evidence")
     assert got.coords["lam"] == pytest.approx(by_search(x, y), rel=2e-3)
     unbounded = [w for w in got.warnings if "rises without bound as λ goes to 0" in w]
     assert bool(unbounded) == (p >= n - 1)
 
 
 def test_an_evidence_without_a_maximum_is_refused():
-    x, y = data(30, 50)
+    x, _y = data(30, 50)
     with pytest.raises(
         ValueError, match="no maximum: it rises as λ goes to 0.*50 columns fit 30 rows"
     ):
-        ridge(x, x @ np.ones(50)).best("evidence")
+        ridge_path((x, x @ np.ones(50))).best("evidence")
     plain = np.random.default_rng(0).normal(size=(30, 3))
     plain -= plain.mean(0)
     apart = np.linalg.svd(plain)[0][:, 10]  # orthogonal to the columns
     with pytest.raises(ValueError, match="no maximum: it rises with λ to infinity"):
-        ridge(plain, apart).best("evidence")
+        ridge_path((plain, apart)).best("evidence")
 
 
 def test_it_takes_the_strength_that_ridge_cv_takes():
     x, y = data(50, 10, seed=3)
     lams = np.geomspace(1e-4, 10, 40)
-    got = ridge(x, y, lams).best()
+    got = ridge_path((x, y), lams).best()
     other = RidgeCV(alphas=49 * lams).fit(x, y)
     assert got.coords["lam"] == pytest.approx(other.alpha_ / 49)
     assert repr(got.point) == f"l2({got.coords['lam']:g})"
@@ -139,9 +139,9 @@ def test_it_takes_the_strength_that_ridge_cv_takes():
 
 def test_responses_together_are_each_alone():
     x, y = data(30, 6, responses=4)
-    path = ridge(x, y, LAMS)
+    path = ridge_path((x, y), LAMS)
     for m in range(4):
-        alone = ridge(x, y[:, m], LAMS)
+        alone = ridge_path((x, y[:, m]), LAMS)
         for name in ("loo", "gcv", "aic", "bic", "evidence"):
             np.testing.assert_allclose(
                 getattr(path, name)[:, m], getattr(alone, name)[:, 0], rtol=1e-10
@@ -163,25 +163,25 @@ def test_it_is_what_training_with_l2_ends_at():
         return jr.Trainer(lambda key: {"kernel": jnp.zeros(5), "bias": jnp.zeros(())}, loss, tx)
 
     state = jr.fit(trainer, jr.l2(0.1), (x, y), steps=3000, key=jax.random.key(0))
-    w, b = ridge(x, y).coef(0.1)
+    w, b = ridge_path((x, y)).coef(0.1)
     np.testing.assert_allclose(state.params["kernel"], w[:, 0], rtol=2e-3, atol=1e-4)
     assert float(state.params["bias"]) == pytest.approx(b[0], rel=2e-3)
 
 
 def test_columns_that_are_constant_or_twice_there_change_nothing_but_their_share():
     x, y = data(30, 4)
-    plain = ridge(x, y, LAMS)
-    flat = ridge(np.hstack([x, np.full((30, 1), 7.0)]), y, LAMS)
+    plain = ridge_path((x, y), LAMS)
+    flat = ridge_path((np.hstack([x, np.full((30, 1), 7.0)]), y), LAMS)
     np.testing.assert_allclose(flat.loo, plain.loo, rtol=1e-9)
     np.testing.assert_allclose(flat.dof, plain.dof, rtol=1e-9)
     # Of two equal columns each takes half, as one of twice the square.
-    twice = ridge(np.hstack([x, x]), y, LAMS)
-    np.testing.assert_allclose(twice.loo, ridge(np.sqrt(2) * x, y, LAMS).loo, rtol=1e-9)
+    twice = ridge_path((np.hstack([x, x]), y), LAMS)
+    np.testing.assert_allclose(twice.loo, ridge_path((np.sqrt(2) * x, y), LAMS).loo, rtol=1e-9)
 
 
 def test_without_a_penalty_it_is_least_squares():
     x, y = data(30, 4)
-    path = ridge(x, y, [0.0, 1.0])
+    path = ridge_path((x, y), [0.0, 1.0])
     ones = np.hstack([np.ones((30, 1)), x])
     hat = ones @ np.linalg.pinv(ones)
     exact = 0.5 * np.mean(((y - hat @ y) / (1 - np.diag(hat))) ** 2)
@@ -192,29 +192,30 @@ def test_without_a_penalty_it_is_least_squares():
 
 def test_float32_rows_are_computed_in_float64():
     x, y = (a.astype(np.float32) for a in data(30, 5))
-    both = [ridge(a, b, LAMS).loo for a, b in ((x, y), (x.astype(float), y.astype(float)))]
+    both = [ridge_path((a, b), LAMS).loo for a, b in ((x, y), (x.astype(float), y.astype(float)))]
     np.testing.assert_array_equal(*both)
 
 
 def test_an_end_of_the_grid_is_a_warning_and_the_repr_is_worth_reading():
     x, y = data(30, 5)
-    (told,) = ridge(x, y, [1.0, 10.0]).best().warnings
+    (told,) = ridge_path((x, y), [1.0, 10.0]).best().warnings
     assert told == "lam=1 is the smallest of the grid; a smaller one may be better."
-    assert ridge(x, y, [1.0]).best().warnings == ()
-    text = repr(ridge(x, y, LAMS))
+    assert ridge_path((x, y), [1.0]).best().warnings == ()
+    text = repr(ridge_path((x, y), LAMS))
     assert text.startswith(
         "RidgePath: 3 λ from 0.001 to 1, 30 rows x 5 columns; leave-one-out is best at"
     )
-    assert ", 2 responses;" in repr(ridge(x, np.stack([y, y], 1), LAMS))
+    assert ", 2 responses;" in repr(ridge_path((x, np.stack([y, y], 1)), LAMS))
 
 
 BAD = {
-    "shapes": ((np.ones(5), np.ones(5)), {}, ValueError, r"`X` must be \[rows, columns\].*got \[5\]"),
+    "shapes": ((np.ones(5), np.ones(5)), {}, ValueError, r"`data` must be \(X, y\) of \[rows, columns\].*got \[5\]"),
     "targets": ((np.ones((5, 2)), np.ones((5, 1, 1))), {}, ValueError, r"and \[5, 1, 1\]"),
-    "rows": ((np.ones((5, 2)), np.ones(4)), {}, ValueError, "ridge: .*rows"),
+    "rows": ((np.ones((5, 2)), np.ones(4)), {}, ValueError, "ridge_path: .*rows"),
+    "three": ((np.ones((5, 2)), np.ones(5), np.ones(5)), {}, ValueError, "a pair of arrays.*got 3 parts"),
     "few": ((np.ones((2, 1)), np.ones(2)), {}, ValueError, "at least 3 rows, got 2"),
-    "NaN": ((np.full((5, 2), np.nan), np.ones(5)), {}, ValueError, "ridge: .*NaN"),
-    "texts": ((np.array([["a"]] * 5), np.ones(5)), {}, TypeError, "ridge: "),
+    "NaN": ((np.full((5, 2), np.nan), np.ones(5)), {}, ValueError, "ridge_path: .*NaN"),
+    "texts": ((np.array([["a"]] * 5), np.ones(5)), {}, TypeError, "ridge_path: "),
     "below 0": ((np.ones((5, 2)), np.ones(5)), {"lam": [-1.0]}, ValueError, r"got \[-1.0\]"),
     "none": ((np.ones((5, 2)), np.ones(5)), {"lam": []}, ValueError, r"`lam` must be strengths.*got \[\]"),
     "words": ((np.ones((5, 2)), np.ones(5)), {"lam": "many"}, TypeError, "`lam` must be numbers, got 'many'"),
@@ -226,9 +227,9 @@ BAD = {
 def test_bad_input_is_named(name):
     args, more, error, match = BAD[name]
     with pytest.raises(error, match=match):
-        ridge(*args, **more)
+        ridge_path(args, **more)
 
 
 def test_a_criterion_that_is_none():
     with pytest.raises(ValueError, match=r"`by` must be one of \['aic', .*got 'cv'"):
-        ridge(*data(30, 5)).best("cv")
+        ridge_path(data(30, 5)).best("cv")
