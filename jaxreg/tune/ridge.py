@@ -317,12 +317,12 @@ def _maximum(solved: _Solved) -> tuple[float, str]:
     if not found or max(heights) < nothing:
         if steep[0] < 0 and not found:
             raise ValueError(
-                f"ridge_path: the evidence has no maximum: it rises as λ goes to 0, where {solved.p} columns "
-                f"fit {solved.n} rows without any noise. Take best('loo'), or fewer columns."
+                f"ridge_path: the evidence has no maximum: it rises as λ goes to 0, where {solved.p} "
+                f"columns fit {solved.n} rows without any noise. Take best('loo'), or fewer columns."
             )
         raise ValueError(
-            "ridge_path: the evidence has no maximum: it rises with λ to infinity, which leaves nothing but "
-            "the intercept. The columns tell nothing of `y`; compare best('loo')."
+            "ridge_path: the evidence has no maximum: it rises with λ to infinity, which leaves nothing "
+            "but the intercept. The columns tell nothing of `y`; compare best('loo')."
         )
     beyond = (
         "the evidence rises without bound as λ goes to 0, where the columns fit the rows without noise; "
