@@ -1,8 +1,10 @@
 """What choosing λ costs and is worth: rules, searches and shortcuts, by the test loss of what they chose.
 
 Sections (--only): `rules`, every rule of choice on twenty draws of three data sets, against the best mean;
-`intervals`, how often nominal 90 % intervals of the expected error hold it, on ridge simulations. Test rows
-are those that a draw left out; nothing chose by them.
+`intervals`, how often nominal 90 % intervals of the expected error hold it, on ridge simulations;
+`search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a stencil, beside 64
+points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every λ beside
+scikit-learn's. Test rows are those that a draw left out; nothing chose by them.
 """
 
 from __future__ import annotations
@@ -10,12 +12,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
 import numpy as np
-from _common import Row, arguments, bound, emit, machine, show, show_bounds
+from _common import (
+    Row,
+    arguments,
+    bound,
+    emit,
+    first_calls,
+    machine,
+    ratio,
+    refuse,
+    show,
+    show_bounds,
+    timed_rounds,
+)
 from _intervals import CASES, data_set
 from _resampled import Draw, Task, draws, linear, net
 
-from jaxreg.choice import RULES, Pick, choose
+import jaxreg as jr
+from jaxreg.choice import RULES, Choice, Pick, choose
 
 
 def main() -> None:
@@ -58,12 +74,13 @@ def _mean(values: Sequence[float]) -> list[float]:
 def _tasks(smoke: bool) -> Iterator[Task]:
     count = 6 if smoke else 16
     lams = lambda low, high: np.geomspace(low, high, count)
-    steps = {"steps": 60} if smoke else {}
+    steps = {"steps": 20} if smoke else {}
     yield linear("diabetes", 150, lams(1e-3, 0.5), **steps)
-    yield linear("breast_cancer", 100, lams(1e-3, 0.3), **steps)
-    yield linear("digits", 100, lams(1e-4, 0.03), **steps)
-    yield net("diabetes", 150, lams(1e-3, 1), hidden=32, **steps)
-    yield net("breast_cancer", 100, lams(1e-3, 1), hidden=32, **steps)
+    if not smoke:
+        yield linear("breast_cancer", 100, lams(1e-3, 0.3))
+        yield linear("digits", 100, lams(1e-4, 0.03))
+        yield net("diabetes", 150, lams(1e-3, 1), hidden=32)
+        yield net("breast_cancer", 100, lams(1e-3, 1), hidden=32)
     yield net("digits", 100, lams(1e-5, 0.1), **steps)
 
 
@@ -142,8 +159,141 @@ def _intervals(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
     return rows, bounds
 
 
+# --- searches ----------------------------------------------------------------------------------------
+
+
+def _search(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
+    """CV loss over that of the best of 65 λ, in percent; twelve points each."""
+    rows, bounds = [], []
+    for task, (low, high) in (
+        (task, _span(task)) for task in _tasks(smoke) if "linear" in task.name
+    ):
+        excess: dict[str, list[float]] = {}
+        for r in range(2 if smoke else max(count // 4, 2)):
+            sweep = _of_draw(task, r)
+            dense = sweep(np.geomspace(low, high, 9 if smoke else 65)).mean().min()
+            found = {
+                "search": _searched(task, r, low, high),
+                "search from a range below": _searched(task, r, low / 30, low),
+                "search from a range above": _searched(task, r, high, 30 * high),
+                "12 points of a grid": sweep(np.geomspace(low, high, 12)).mean().min(),
+            }
+            for name, value in found.items():
+                excess.setdefault(name, []).append(100 * (float(value) / float(dense) - 1))
+        rows += [
+            {"task": task.name, "12 points": n, "over the best, %": _mean(v)}
+            for n, v in excess.items()
+        ]
+        bounds.append(bound(f"{task.name}: search over the best of a dense grid, %",
+                            float(np.mean(excess["search"])), most=0.1))  # fmt: skip
+    return rows, bounds
+
+
+def _span(task: Task) -> tuple[float, float]:
+    lams = np.asarray(task.grid.coords["lam"])
+    return float(lams[0]), float(lams[-1])
+
+
+def _given(task: Task, r: int) -> tuple[tuple, dict]:
+    """Rows and options of the r-th draw, for cross-validation alone."""
+    rows = np.random.default_rng(r).permutation(len(task.data[0]))[: task.rows]
+    options = {"folds": 5, "steps": task.steps, "evals": 1, "key": jax.random.key(r)}
+    return tuple(a[rows] for a in task.data), {**options, "progress": False, "keep_params": False}
+
+
+def _of_draw(task: Task, r: int) -> Callable[[np.ndarray], jr.SweepResult]:
+    data, options = _given(task, r)
+    made = lambda lam: jr.l1(lam).on(jr.kernels)
+    return lambda lams: jr.sweep(task.trainer, jr.grid(made, lam=lams), data, **options)
+
+
+def _searched(task: Task, r: int, low: float, high: float) -> float:
+    data, options = _given(task, r)
+    where = jr.space(lambda lam: jr.l1(lam).on(jr.kernels), lam=(low, high))
+    return jr.search(task.trainer, where, data, budget=12, **options).choice.mean
+
+
+def _layers(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
+    """CV and test loss of one strength per layer, less those of 16 λ for all."""
+    (task,) = (task for task in _tasks(smoke) if task.name == "digits, MLP L2")
+    names = tuple(f"dense_{i}" for i in range(3))
+    of = lambda *lams: sum(jr.l2(lam).on(f"{n}/kernel") for n, lam in zip(names, lams))
+    budget, span = (16, 4) if smoke else (64, 16), (1e-5, 0.1)
+    found: dict[str, list] = {"stencil": [], "sobol": []}
+    for r in range(2 if smoke else max(count // 4, 2)):
+        data, options = _given(task, r)
+        options |= {"seeds": 2}
+        test = _test_rows(task, r)
+        layered = lambda a, b, c: of(a, b, c)
+        one = jr.sweep(
+            task.trainer, jr.grid(_l2, lam=np.geomspace(*span, budget[1])), data, **options
+        )
+        base = _both(task, one.best(), data, test, options)
+        where = jr.space(layered, a=span, b=span, c=span)
+        stencil = jr.search(task.trainer, where, data, budget=budget[0], **options).choice
+        from scipy.stats import qmc
+
+        unit = qmc.Sobol(3, seed=r).random(budget[0])
+        a, b, c = np.exp(np.log(span[0]) + unit.T * np.log(span[1] / span[0]))
+        sobol = jr.sweep(task.trainer, jr.points(layered, a=a, b=b, c=c), data, **options).best()
+        for name, choice in (("stencil", stencil), ("sobol", sobol)):
+            found[name].append(np.subtract(_both(task, choice, data, test, options), base))
+    rows = [
+        {"search": name, "CV loss - one λ": _mean([v[0] for v in values]),
+         "test loss - one λ": _mean([v[1] for v in values])}
+        for name, values in found.items()
+    ]  # fmt: skip
+    worse = float(np.mean([s[0] - o[0] for s, o in zip(found["stencil"], found["sobol"])]))
+    return rows, [bound("CV loss of the stencil less that of 64 Sobol points", worse, most=0.0)]
+
+
+def _l2(lam: float) -> jr.Penalty:
+    return jr.l2(lam).on(jr.kernels)
+
+
+def _test_rows(task: Task, r: int) -> tuple:
+    rows = np.random.default_rng(r).permutation(len(task.data[0]))[task.rows :]
+    return tuple(a[rows] for a in task.data)
+
+
+def _both(
+    task: Task, choice: Choice, data: tuple, test: tuple, options: dict
+) -> tuple[float, float]:
+    """CV loss of a choice, and its test loss trained on all rows of the draw."""
+    options = {n: v for n, v in options.items() if n != "folds"} | {"seeds": 4}
+    again = jr.sweep(task.trainer, jr.points([choice.point]), data, validation=test, **options)
+    return choice.mean, float(again.mean()[0])
+
+
+# --- ridge -------------------------------------------------------------------------------------------
+
+
+def _ridge(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
+    """Leave-one-out of 30 λ: time over that of ours, in interleaved rounds, the answers checked."""
+    from sklearn.linear_model import RidgeCV
+
+    n, p = (400, 20) if smoke else (20_000, 500)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, p))
+    y = x @ rng.normal(size=p) * 0.05 + rng.normal(size=n)
+    lams = np.geomspace(1e-4, 10, 30)
+    candidates = {
+        "jaxreg.ridge_path": lambda: jr.ridge_path((x, y), lams).best().coords["lam"],
+        "scikit-learn's RidgeCV": lambda: RidgeCV(alphas=(n - 1) * lams).fit(x, y).alpha_ / (n - 1),
+    }
+    first, answers = first_calls(candidates)
+    if not np.isclose(*answers.values()):
+        refuse(f"leave-one-out chose {answers}.")
+    times = timed_rounds(candidates, first, 1 if smoke else max(count // 7, 1))
+    reference = times["jaxreg.ridge_path"]
+    rows = [{"candidate": name, "ratio": round(ratio(t, reference)[0], 3), "seconds": t.median}
+            for name, t in times.items()]  # fmt: skip
+    faster = float(rows[1]["ratio"])
+    return rows, [bound(f"RidgeCV over ridge_path, {n} x {p}, 30 λ", faster, least=35)]
+
+
 SECTIONS: dict[str, Callable[[int, bool], tuple[list[Row], list[Row]]]] = {
-    "rules": _rules, "intervals": _intervals,
+    "rules": _rules, "intervals": _intervals, "search": _search, "layers": _layers, "ridge": _ridge,
 }  # fmt: skip
 
 

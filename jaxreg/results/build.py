@@ -16,7 +16,7 @@ from jaxreg.choice import Place
 from jaxreg.grid import Grid
 from jaxreg.results.status import Status
 
-__all__ = ["Parts", "between", "joined_fields", "loop_fields", "pick"]
+__all__ = ["Parts", "between", "joined_fields", "loop_fields", "merged_fields", "pick"]
 
 
 @jax.tree_util.register_dataclass
@@ -158,7 +158,7 @@ def joined_fields(kind: type, results: Any, columns: Mapping[str, Sequence[Any]]
     if isinstance(results, Mapping):
         columns = dict(sweep=list(results), **columns)
     parts = list(results.values()) if isinstance(results, Mapping) else results
-    _check_parts(kind, parts)
+    _check_parts(kind, parts, "join")
     _check_columns(parts, columns)
     sizes = tuple(len(r.status) for r in parts)
     coords = _coords(parts, columns, sizes)
@@ -189,6 +189,45 @@ def joined_fields(kind: type, results: Any, columns: Mapping[str, Sequence[Any]]
     }
 
 
+def merged_fields(kind: type, results: Any) -> dict[str, Any]:
+    """See `SweepResult.merge`; `kind` is SweepResult."""
+    parts = list(results) if isinstance(results, Sequence) else results
+    _check_parts(kind, parts, "merge")
+    trees = [jax.tree.structure((r.points, r.params)) for r in parts]
+    alike = [(list(r.coords), np.asarray(r.time).tolist(), t) for r, t in zip(parts, trees)]
+    if any(a != alike[0] for a in alike):
+        raise ValueError(
+            "SweepResult.merge: the results must be of one trainer and differ in their points alone, got "
+            "other coordinates, evaluations or structures. SweepResult.join takes such."
+        )
+    joined = lambda *leaves: np.concatenate([np.asarray(x) for x in leaves])
+    last = lambda r: np.full(np.shape(r.status), np.size(r.time) - 1)
+    coords = {n: joined(*(r.coords[n] for r in parts)) for n in parts[0].coords}
+    rows = list(zip(*(v.tolist() for v in coords.values())))
+    if len(set(rows)) < len(rows):
+        twice = next(row for row in rows if rows.count(row) > 1)
+        raise ValueError(f"SweepResult.merge: the point {dict(zip(coords, twice))} occurs twice.")
+    order = np.lexsort(list(coords.values())[::-1])
+    whole = jax.tree.map(
+        lambda *leaves: joined(*leaves)[order],
+        *[
+            {
+                "points": r.points, "train": dict(r.train), "valid": dict(r.valid), "terms": dict(r.terms),
+                "params": r.params, "status": r.status, "stop": last(r) if r.stop is None else r.stop,
+                "certificate": None if any(p.certificate is None for p in parts) else r.certificate,
+            }
+            for r in parts
+        ],
+    )  # fmt: skip
+    first = parts[0]
+    whole["terms"] = {name: whole["terms"][name] for name in first.terms}  # in their own order
+    return whole | {
+        "coords": {n: v[order] for n, v in coords.items()}, "time": first.time,
+        "strengths": first.strengths, "directions": first.directions, "repeats": first.repeats,
+        "overlap": first.overlap, "made_by": first.made_by,
+    }  # fmt: skip
+
+
 def _certificate(parts: Sequence[Any]) -> Any:
     """That of all; None where one has none or has it of other leaves."""
     if None in parts or len({jax.tree.structure(c) for c in parts}) > 1:
@@ -203,7 +242,7 @@ def _strengths(parts: Sequence[Any]) -> tuple[str, ...]:
     return tuple(n for n in shared if all(n in r.strengths for r in parts))
 
 
-def _check_parts(kind: type, parts: Any) -> None:
+def _check_parts(kind: type, parts: Any, owner: str) -> None:
     listed = isinstance(parts, Sequence) and len(parts) > 0
     if not listed or not all(isinstance(r, kind) for r in parts):
         got = (
@@ -212,14 +251,16 @@ def _check_parts(kind: type, parts: Any) -> None:
             else type(parts).__name__
         )
         raise TypeError(
-            f"SweepResult.join: give results in a list, or in a dict by name, got {got}."
+            f"SweepResult.{owner}: give results in a list{', or in a dict by name' * (owner == 'join')}, "
+            f"got {got}."
         )
     kinds = [(np.shape(r.status)[1:], r.metrics, r.repeats) for r in parts]
     odd = [other for other in kinds if other != kinds[0]]
     if odd:
         raise ValueError(
-            "SweepResult.join: scores are compared fold by fold and seed by seed, so the results must have "
-            "the same numbers of both, the same metrics and repeats of the folds; got ((folds, seeds), "
+            f"SweepResult.{owner}: scores are compared fold by fold and seed by seed, so the results must "
+            "have the same numbers of both, the same metrics and repeats of the folds; got "
+            "((folds, seeds), "
             f"metrics, repeats) {kinds[0]} and {odd[0]}."
         )
 

@@ -424,6 +424,17 @@ class SweepResult:
         """
         return cls(**build.joined_fields(cls, results, columns))
 
+    @classmethod
+    def merge(cls, results: Sequence[SweepResult]) -> SweepResult:
+        """Sweeps of one trainer over different points as one result, its points in order.
+
+        For sweeps that differ in their points alone: the same folds, seeds, steps and key.
+
+        Raises:
+          TypeError: no results. ValueError: they differ in more, or a point occurs twice.
+        """
+        return cls(**build.merged_fields(cls, results))
+
     def save(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Write everything to one `.npz` file, bit for bit and without pickle.
 

@@ -52,6 +52,7 @@ __all__ = [
     "differences",
     "exclusive",
     "experiment_in",
+    "local",
 ]
 
 _KIND = "jaxreg.Checkpoint"
@@ -135,7 +136,7 @@ class CheckpointStore:
             raise ValueError(f"CheckpointStore: `keep` must be an int >= 1, got {keep!r}.")
         self._keep, self._continues = keep, continues
         self._experiment = _as_json("experiment", experiment)
-        self._directory = _path(directory)
+        self._directory = local("CheckpointStore", "directory", directory)
         self._damaged: set[Path] = set()
         with _usable(self._directory):
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -300,7 +301,7 @@ class CheckpointStore:
 def experiment_in(directory: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The experiment whose directory it is, of the marker or, if that is lost, of the newest step that can
     tell it; None if there is none. Nothing is written."""
-    path = _path(directory)
+    path = local("CheckpointStore", "directory", directory)
     with suppress(Damaged, KeyError):
         return _experiment(read_sealed(path / _MARKER)["experiment"])
     for save in _saves_in(path) if path.is_dir() else ():
@@ -329,20 +330,28 @@ def exclusive(directory: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
       ValueError: another run is at work there, or it cannot be made or written.
     """
-    path, held = _path(directory), ExitStack()
+    path, held = local("CheckpointStore", "directory", directory), ExitStack()
     with _usable(path):
         held.enter_context(locked("CheckpointStore", path))
     with held:
         yield
 
 
-def _path(directory: str | os.PathLike[str]) -> Path:
-    if not os.fspath(directory) or "://" in os.fspath(directory):
-        raise ValueError(
-            "CheckpointStore: `directory` must be a local or mounted path, got "
-            f"{os.fspath(directory) or 'none'}."
+def local(owner: str, name: str, path: Any) -> Path:
+    """A path of a directory that is on this machine or mounted.
+
+    Raises:
+      TypeError: it is no path. ValueError: it is empty, or of a store that is none of files.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"{owner}: `{name}` must be the path of a directory, got a {type(path).__name__}."
         )
-    return Path(directory).expanduser().absolute()
+    if not os.fspath(path) or "://" in os.fspath(path):
+        raise ValueError(
+            f"{owner}: `{name}` must be the path of a local or mounted directory, got {os.fspath(path)!r}."
+        )
+    return Path(path).expanduser().absolute()
 
 
 @contextmanager

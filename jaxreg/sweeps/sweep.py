@@ -32,7 +32,7 @@ from jaxreg.objective import terms_in
 from jaxreg.results import SweepResult
 from jaxreg.stationarity import Stationarity
 from jaxreg.sweeps.certify import certificates
-from jaxreg.sweeps.checkpoint import CheckpointStore, differences, exclusive, experiment_in
+from jaxreg.sweeps.checkpoint import CheckpointStore, differences, exclusive, experiment_in, local
 from jaxreg.sweeps.drive import Agenda, Drive
 from jaxreg.sweeps.experiment import fingerprint
 from jaxreg.sweeps.growth import continues, evaluations
@@ -438,14 +438,7 @@ def _check_options(grid: Any, halving: Any, checkpoint: Any, checkpoint_every: A
             f"{halving!r}."
         )
     if checkpoint is not None:
-        if not isinstance(checkpoint, (str, os.PathLike)):
-            kind = type(checkpoint).__name__
-            raise TypeError(f"sweep: `checkpoint` must be the path of a directory, got a {kind}.")
-        if not os.fspath(checkpoint) or "://" in os.fspath(checkpoint):
-            raise ValueError(
-                "sweep: `checkpoint` must be the path of a local or mounted directory, got "
-                f"{os.fspath(checkpoint)!r}."
-            )
+        local("sweep", "checkpoint", checkpoint)
     number = isinstance(checkpoint_every, (int, float)) and not isinstance(checkpoint_every, bool)
     if not number or not checkpoint_every >= 0:
         raise ValueError(

@@ -2,5 +2,6 @@
 
 from jaxreg.tune.nested import expected_error
 from jaxreg.tune.ridge import RidgePath, ridge_path
+from jaxreg.tune.search import Found, search, space
 
-__all__ = ["RidgePath", "expected_error", "ridge_path"]
+__all__ = ["Found", "RidgePath", "expected_error", "ridge_path", "search", "space"]

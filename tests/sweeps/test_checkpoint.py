@@ -312,7 +312,7 @@ def test_a_read_only_directory_is_refused_at_once():
 def test_bad_arguments_are_told(store, tmp_path):
     with pytest.raises(ValueError, match="`keep` must be an int >= 1, got 0"):
         CheckpointStore(tmp_path / "new", EXPERIMENT, keep=0)
-    with pytest.raises(ValueError, match="local or mounted path, got gs://bucket/run"):
+    with pytest.raises(ValueError, match="local or mounted directory, got .gs://bucket/run"):
         CheckpointStore("gs://bucket/run", EXPERIMENT)
     with pytest.raises(TypeError, match=r"`experiment` has 'x' of type ndarray.*tolist"):
         CheckpointStore(tmp_path / "new", {"x": np.zeros(2)})

@@ -1,0 +1,236 @@
+"""A search against dense grids: how near it comes, from where, and what it says where it cannot."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from support.toy import Press
+
+import jaxreg as jr
+from jaxreg.tune.search import _bump
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(40, 16)).astype(np.float32)
+Y = (X @ RNG.normal(size=16) * 0.5 + RNG.normal(size=40)).astype(np.float32)
+OPTIONS = {"folds": np.arange(40) % 4, "steps": 150, "evals": 1, "key": jax.random.key(0)}
+
+
+def loss(w, x, y):
+    return 0.5 * jnp.mean((x @ w - y) ** 2)
+
+
+def trainer(reg):
+    return jr.Trainer(lambda key: jnp.zeros(16), loss, jr.proximal(optax.trace(0.8), reg, 0.05))
+
+
+def found(low, high, make=jr.l2, trainer=trainer, **more):
+    return jr.search(trainer, jr.space(make, lam=(low, high)), (X, Y), **{**OPTIONS, **more})
+
+
+@pytest.fixture(scope="module")
+def dense():
+    """The best validation loss of 120 λ, and where."""
+    grid = jr.grid(jr.l2, lam=np.geomspace(1e-4, 1e2, 120))
+    best = jr.sweep(trainer, grid, (X, Y), **OPTIONS).best()
+    return best.mean, best.coords["lam"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-3, 10.0), (1e-5, 1e2), (1e-6, 1e-3), (10.0, 1e4)],
+    ids=["around", "wide", "below", "above"],
+)  # fmt: skip
+def test_twelve_points_come_within_a_thousandth_of_a_dense_grid(low, high, dense):
+    got = found(low, high)
+    loss, lam = dense
+    assert sum(got.rounds) <= 12
+    assert got.choice.mean <= 1.001 * loss
+    assert got.choice.coords["lam"] == pytest.approx(lam, rel=0.35)
+    assert got.choice.warnings == (), "an end that was best is not left at that"
+
+
+def test_what_it_trained_is_one_result():
+    got = found(1e-3, 10.0)
+    lams = np.asarray(got.result.coords["lam"])
+    assert (np.diff(lams) > 0).all()
+    assert len(lams) == sum(got.rounds) == got.result.params.shape[0]
+    whole = jr.sweep(trainer, jr.grid(jr.l2, lam=lams), (X, Y), **OPTIONS)
+    np.testing.assert_allclose(got.result.valid["loss"], whole.valid["loss"], rtol=1e-5)
+    assert got.result.best().index == got.choice.index
+    assert got.choice.lane_steps == len(lams) * 4 * 150
+    assert got.choice.rule == "search"
+    assert got.result.best("paired").coords["lam"] >= got.choice.coords["lam"]
+    *_, rounds = repr(got).splitlines()
+    assert rounds == "  rounds: 5 + 2 + 2 + 1 + 1 + 1 points"
+
+
+def test_a_budget_is_kept():
+    for budget in (5, 6, 8):
+        assert sum(found(1e-3, 10.0, budget=budget).rounds) == budget
+    assert sum(found(1e-3, 10.0, budget=40).rounds) < 40, "at some spacing it is known well enough"
+
+
+def test_a_search_that_never_ends_says_so():
+    """A loss of validation rows that are the training rows falls with λ for ever."""
+    got = found(0.1, 1.0, folds=None, validation=(X, Y), budget=9)
+    assert got.rounds == (5, 2, 2)
+    assert got.choice.coords["lam"] == pytest.approx(0.1 ** (1 + 4 * 0.25), rel=1e-5)
+    assert any("smallest of the grid" in text for text in got.choice.warnings)
+    far = found(10.0, 11.0, folds=None, validation=(X, Y), budget=200)
+    assert "it still improves 6 ranges beyond the range" in far.choice.why
+
+
+def rough(reg):
+    """A score with a ripple of one percent in log λ, which no training rows know of."""
+    made = trainer(reg)
+    lam = reg.lam
+    ripple = lambda w, x, y: loss(w, x, y) * (1 + 0.02 * jnp.sin(10 * jnp.log(lam)))
+    return jr.Trainer(made.init, loss, made.optimizer, eval_loss=ripple)
+
+
+def test_refining_ends_where_the_curve_is_rough(dense):
+    got = found(1e-3, 10.0, trainer=rough, budget=40)
+    assert sum(got.rounds) <= 13
+    assert "refining ended where the curve is rough" in got.choice.why
+    assert got.choice.mean <= 1.03 * dense[0]
+
+
+def test_a_bump_is_what_rises_between_two_minima():
+    assert _bump(np.array([3.0, 2, 1, 2, 3])) == 0
+    assert _bump(np.array([3.0, 1, 2])) == 0
+    assert _bump(np.array([2.0, 2.5, 1, 2, 3])) == 0.5
+    assert _bump(np.array([3.0, 2, 1, 2, 1.75])) == 0.25
+    assert _bump(np.array([np.inf, 2, 1, 2, np.inf])) == 0
+
+
+def test_points_that_diverge_are_walls():
+    """The step is too long for λ above 10 here, which a range up to 1e4 meets."""
+    plain = lambda reg: jr.Trainer(
+        lambda key: jnp.zeros(16), loss, optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.2))
+    )
+    got = found(1e-2, 1e4, trainer=plain)
+    assert (np.asarray(got.result.status) == jr.Status.DIVERGED).any()
+    assert np.isfinite(got.choice.mean)
+    assert got.choice.coords["lam"] < 10
+
+
+def test_it_goes_on_where_it_was_interrupted(tmp_path):
+    whole = found(1e-3, 10.0, evals=2)
+    for _ in range(3):  # in the first round, and in two later ones
+        with pytest.raises(jr.Interrupted):
+            found(1e-3, 10.0, checkpoint=tmp_path, callbacks=[Press(75)], evals=2)
+    again = found(1e-3, 10.0, checkpoint=tmp_path, evals=2)
+    assert again.rounds == whole.rounds
+    np.testing.assert_array_equal(
+        again.result.valid["loss"][..., -1], whole.result.valid["loss"][..., -1]
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        f"round-{i}" for i in range(len(whole.rounds))
+    ]
+
+
+# --- several strengths ------------------------------------------------------------------------------
+
+
+def of_two(narrow, wide):
+    return jr.l2(narrow).on("narrow") + jr.l2(wide).on("wide")
+
+
+def two(reg):
+    """Columns of two kinds: three that tell, and thirty that hardly do."""
+    init = lambda key: {"narrow": jnp.zeros(3), "wide": jnp.zeros(30)}
+    model = lambda p, x, y: 0.5 * jnp.mean((x[:, :3] @ p["narrow"] + x[:, 3:] @ p["wide"] - y) ** 2)
+    return jr.Trainer(init, model, optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.02, 0.9)))
+
+
+RNG = np.random.default_rng(5)
+X2 = RNG.normal(size=(60, 33)).astype(np.float32)
+Y2 = (
+    X2[:, :3] @ [3.0, -2, 2] + X2[:, 3:] @ RNG.normal(size=30) * 0.1 + RNG.normal(size=60)
+).astype(np.float32)
+
+
+def test_a_stencil_finds_what_a_product_of_grids_finds():
+    options = {**OPTIONS, "folds": np.arange(60) % 5, "steps": 200}
+    grid = jr.grid(of_two, narrow=np.geomspace(1e-4, 1, 12), wide=np.geomspace(1e-3, 10, 12))
+    dense = jr.sweep(two, grid, (X2, Y2), **options).best()
+    where = jr.space(of_two, narrow=(1e-4, 1.0), wide=(1e-3, 10.0))
+    got = jr.search(two, where, (X2, Y2), budget=40, **options)
+    assert sum(got.rounds) <= 40
+    assert got.choice.mean <= 1.005 * dense.mean
+    one = jr.search(
+        two, jr.space(lambda lam: of_two(lam, lam), lam=(1e-4, 10.0)), (X2, Y2), **options
+    )
+    assert got.choice.mean < 0.97 * one.choice.mean, "the kinds want strengths of their own"
+
+
+# --- merged results, and bad input ------------------------------------------------------------------
+
+
+def test_merged_results_are_saved_and_read(tmp_path):
+    got = found(1e-3, 10.0, budget=7)
+    got.result.save(tmp_path / "r.npz")
+    again = jr.SweepResult.load(tmp_path / "r.npz")
+    np.testing.assert_array_equal(again.mean(), got.result.mean())
+
+
+def test_results_that_do_not_merge_are_told():
+    make = lambda lams, **more: jr.sweep(
+        trainer, jr.grid(jr.l2, lam=lams), (X, Y), **{**OPTIONS, "steps": 5, **more}
+    )
+    a, b = make([0.1, 1.0]), make([0.2])
+    assert jr.SweepResult.merge([b, a]).coords["lam"].tolist() == pytest.approx([0.1, 0.2, 1.0])
+    with pytest.raises(ValueError, match=r"the point {'lam': 0.1.* occurs twice"):
+        jr.SweepResult.merge([a, make([0.1])])
+    with pytest.raises(
+        ValueError, match="differ in their points alone.*SweepResult.join takes such"
+    ):
+        jr.SweepResult.merge([a, make([0.2], steps=6)])
+    with pytest.raises(ValueError, match="the same numbers of both"):
+        jr.SweepResult.merge([a, make([0.2], folds=np.arange(40) % 2)])
+    with pytest.raises(TypeError, match=r"SweepResult.merge: give results in a list, got \[\]"):
+        jr.SweepResult.merge([])
+
+
+BAD = {
+    "0": ({"lam": (0.0, 1.0)}, ValueError, "0 < low < high.*compare with 0 by a sweep of its own"),
+    "order": ({"lam": (1.0, 0.1)}, ValueError, r"`lam` must be a pair .*got \(1.0, 0.1\)"),
+    "one": ({"lam": 0.1}, TypeError, "`lam` must be a pair .*got 0.1"),
+    "three": ({"lam": (0.1, 0.2, 0.3)}, TypeError, "must be a pair"),
+    "infinite": ({"lam": (0.1, np.inf)}, ValueError, "must be a pair"),
+    "texts": ({"lam": ("a", "b")}, TypeError, "must be a pair"),
+    "nothing": ({}, ValueError, "give at least one range by name"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_range_that_is_none(name):
+    ranges, error, match = BAD[name]
+    with pytest.raises(error, match=match):
+        jr.space(jr.l2, **ranges)
+
+
+def test_what_cannot_be_searched():
+    assert repr(jr.space(jr.l1, lam=(1e-4, 1.0))) == "Space(l1, lam=0.0001 … 1)"
+    with pytest.raises(TypeError, match="`make` must be a function"):
+        jr.space(jr.l1(0.1), lam=(0.1, 1))
+    with pytest.raises(ValueError, match="`budget` must be an integer of at least 5, got 4"):
+        found(1e-3, 1.0, budget=4)
+    with pytest.raises(ValueError, match="`budget` must be an integer of at least 10, got 9"):
+        jr.search(
+            two, jr.space(of_two, narrow=(0.1, 1), wide=(0.1, 1)), (X2, Y2), budget=9, **OPTIONS
+        )
+    with pytest.raises(ValueError, match="`halving` gives points up"):
+        found(1e-3, 1.0, halving=jr.Halving())
+    for more in ({"folds": None}, {"validation": (X, Y)}):
+        with pytest.raises(ValueError, match="give `folds` or `validation`, one of them"):
+            found(1e-3, 1.0, **more)
+    with pytest.raises(TypeError, match=r"`make` must take the ranges mu by name"):
+        jr.space(jr.l2, mu=(0.1, 1))
+    with pytest.raises(TypeError, match=r"`space` must come from jaxreg.space\(make"):
+        jr.search(trainer, jr.grid(jr.l2, lam=[0.1]), (X, Y), **OPTIONS)
+    wild = lambda reg: jr.Trainer(
+        lambda key: jnp.zeros(16), loss, optax.chain(jr.add_penalty_gradient(reg), optax.sgd(1e4))
+    )
+    with pytest.raises(ValueError, match="all 5 points diverged"):
+        found(1e-3, 1.0, trainer=wild)
