@@ -2,9 +2,9 @@
 
 Sections (--only): `rules`, every rule of choice on twenty draws of three data sets, against the best mean;
 `intervals`, how often nominal 90 % intervals of the expected error hold it, on ridge simulations;
-`search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a stencil, beside 64
-points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every λ beside
-scikit-learn's. Test rows are those that a draw left out; nothing chose by them.
+`search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
+stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
+λ beside scikit-learn's. Test rows are those that a draw left out; nothing chose by them.
 """
 
 from __future__ import annotations

@@ -3,5 +3,15 @@
 from jaxreg.tune.nested import expected_error
 from jaxreg.tune.ridge import RidgePath, ridge_path
 from jaxreg.tune.search import Found, search, space
+from jaxreg.tune.stability import Stability, stability
 
-__all__ = ["Found", "RidgePath", "expected_error", "ridge_path", "search", "space"]
+__all__ = [
+    "Found",
+    "RidgePath",
+    "Stability",
+    "expected_error",
+    "ridge_path",
+    "search",
+    "space",
+    "stability",
+]

@@ -216,6 +216,12 @@ KINDS |= {
 }
 
 
+def sparse(reg):
+    return jr.Trainer(
+        lambda key: jnp.zeros(3), loss, jr.proximal(optax.identity(), jr.l1(1e6 * reg.lam), 0.1)
+    )
+
+
 def _result():
     return jr.sweep(
         trainer, GRID, (X, Y), steps=2, key=jax.random.key(0), folds=LABELS, progress=False
@@ -254,6 +260,7 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
         "metric": ("loss", "metric"), "checkpoint": (None, "directory"),
     },
     "space": {"make": (jr.l2, "maker"), "lam": ((0.1, 1.0), "range")},
+    "stability": {"trainer": (sparse, "trainer"), "pairs": (2, "count"), "where": (jr.select.everything, "selector"), "rows": (False, "flag")},
     "ridge_path": {"lam": (None, "strengths or none"),
                    "intercept": (True, "flag")},
     "refit": {"result": (RESULT, "result"), "rule": ("min", "rule"), "test": (None, "validation")},

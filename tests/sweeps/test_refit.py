@@ -124,7 +124,7 @@ def test_parameters_of_another_step_than_the_judged_one_are_refused():
         (
             lambda r: {"result": jr.SweepResult.join({"a": r, "b": r})},
             TypeError,
-            "a joined result has several trainers; refit the sweep that the choice came from",
+            "a joined result has several trainers; give the sweep that the choice came from",
         ),
     ],
 )
