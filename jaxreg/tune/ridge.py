@@ -219,7 +219,7 @@ class _Solved:
             s, v = np.linalg.eigh(x.T @ x)
             kept = s > max(n, p) * np.finfo(float).eps * max(s.max(initial=0), 1e-300)
             s, v = s[kept], v[:, kept]
-            u = x @ v / np.sqrt(s)
+            u = x @ (v / np.sqrt(s))
         else:
             q = _centred(n) if intercept else np.eye(n)
             s, w = np.linalg.eigh(q.T @ (x @ x.T) @ q)
@@ -236,16 +236,16 @@ class _Solved:
         )  # fmt: skip
 
     def residuals(self, kappa: np.ndarray) -> np.ndarray:
-        """[K, n, m] at K strengths."""
+        """[n, K, m] at K strengths."""
         left = self.shares(kappa)[:, :, None] * self.b  # [K, r, m]
         flat = self.u @ left.transpose(1, 0, 2).reshape(len(self.s), -1)
-        return self.outside + flat.reshape(self.n, len(kappa), -1).transpose(1, 0, 2)
+        return self.outside[:, None] + flat.reshape(self.n, len(kappa), -1)
 
     def unexplained(self, kappa: np.ndarray) -> np.ndarray:
-        """1 - h_i - 1/n of every row, [K, n]."""
+        """1 - h_i - 1/n of every row, [n, K]."""
         inside = self.u**2
         rest = 1 - self.free / self.n - inside.sum(1)  # outside of U, where nothing is explained
-        return np.where(np.abs(rest) < 1e-10, 0, rest) + self.shares(kappa) @ inside.T
+        return np.where(np.abs(rest) < 1e-10, 0, rest)[:, None] + inside @ self.shares(kappa).T
 
     def q(self, kappa: Any) -> np.ndarray:
         """[..., m]."""
@@ -281,15 +281,15 @@ def _judged(solved: _Solved, lams: np.ndarray) -> dict[str, np.ndarray]:
     n = solved.n
     kept_out = (n - 1) * lams
     with np.errstate(divide="ignore", invalid="ignore"):
-        left = solved.residuals(kept_out) / solved.unexplained(kept_out)[:, :, None]
+        left = solved.residuals(kept_out) / solved.unexplained(kept_out)[..., None]
     rows = 0.5 * left**2
     dof = solved.free + len(solved.s) - solved.shares(n * lams).sum(1)
-    squares = (solved.residuals(n * lams) ** 2).sum(1)
+    squares = (solved.outside**2).sum(0) + solved.shares(n * lams) ** 2 @ solved.b**2
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = n * np.log(squares / n)
         return {
-            "loo": rows.mean(1),
-            "loo_stderr": rows.mean(2).std(1, ddof=1) / np.sqrt(n),
+            "loo": rows.mean(0),
+            "loo_stderr": rows.mean(2).std(0, ddof=1) / np.sqrt(n),
             "gcv": n * squares / (2 * (n - dof[:, None]) ** 2),
             "aic": spread + 2 * dof[:, None],
             "bic": spread + np.log(n) * dof[:, None],

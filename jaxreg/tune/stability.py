@@ -104,7 +104,7 @@ class Stability:
             ax.axvspan(
                 many.min(), many.max(), color="#F2F2F2", zorder=0, label="selects too many to count"
             )
-            ax.legend(loc="upper right", frameon=False)
+            ax.legend(loc="center right", frameon=False)
         dress(ax, axis)
         ax.set(xlabel="λ" if name == "lam" else name, ylabel="share of halves", ylim=(-0.02, 1.02))
         ax.set_title(
