@@ -138,9 +138,9 @@ pd.DataFrame(table).set_index("method").round({"λ": 4, "test loss": 4})
 
 # %% [markdown]
 # Choosing at all is what pays: every choice has two thirds of the loss of no penalty. Which rule it is
-# hardly shows on a single data set. Here the folds tell the best λ from its neighbours so well that `paired` keeps
-# it, and `1se`, which goes three steps further, drops half of the columns and happens to lose nothing. Over
-# many data sets it does lose, two to eight times as much as `paired`: the table in
+# hardly shows on a single data set. Here the folds tell the best λ from its neighbours so well that
+# `paired` keeps it, and `1se`, which goes three steps further, drops half of the columns and happens to
+# lose nothing. Over many data sets it does lose, two to eight times as much as `paired`: the table in
 # [docs/choosing.md](../docs/choosing.md) has the means.
 
 # %% [markdown]
