@@ -74,7 +74,7 @@ from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
-from jaxreg.tune import expected_error, ridge_path, search, space, stability
+from jaxreg.tune import expected_error, hypergradient, ridge_path, search, space, stability
 
 __version__ = "0.1.0"
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "group_lasso",
     "hierarchical",
     "huber",
+    "hypergradient",
     "kernels",
     "l0",
     "l1",

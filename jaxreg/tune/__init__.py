@@ -1,5 +1,6 @@
 """Beyond the grid: what error to expect, and how else a strength is found."""
 
+from jaxreg.tune.implicit import Hypergradient, hypergradient
 from jaxreg.tune.nested import expected_error
 from jaxreg.tune.ridge import RidgePath, ridge_path
 from jaxreg.tune.search import Found, search, space
@@ -7,9 +8,11 @@ from jaxreg.tune.stability import Stability, stability
 
 __all__ = [
     "Found",
+    "Hypergradient",
     "RidgePath",
     "Stability",
     "expected_error",
+    "hypergradient",
     "ridge_path",
     "search",
     "space",

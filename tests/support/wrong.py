@@ -206,6 +206,7 @@ KINDS |= {
     "column": [None, "text", ODD, [], ["a"], [NAN], [[1.0]]],
     "result": [None, "path.npz", 3, ODD, GRID],
     "strengths or none": ["x", -1.0, NAN, ODD, [], [[1.0]], [0.1, -1.0], np.inf],
+    "rows in a tuple": [None, 3, "x", ODD, X],
     "space": [None, 3, "x", ODD, GRID, jr.l2],
     "range": [None, 3, "ab", ODD, [], (1.0,), (1.0, 0.1), (0.0, 1.0), (NAN, 1.0), (0.1, np.inf)],
     "one rule": [None, 3, "nothing of that name", ODD, [3], [], ["min", "1se"]],
@@ -254,6 +255,12 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "expected_error": {
         "result": (RESULT, "result"), "rule": ("min", "one rule"), "folds": (3, "count"),
         "repeats": (1, "count"),
+    },
+    "hypergradient": {
+        "params": (jnp.linalg.solve(X.T @ X / len(X) + 0.1 * jnp.eye(3), X.T @ Y / len(X)), "parameters"),
+        "penalty": (jr.l2(0.1), "penalty"), "train": ((X, Y), "rows in a tuple"),
+        "valid": ((X, Y), "rows in a tuple"), "valid_loss": (None, "optional function"),
+        "damping": (0.0, "strength"), "tol": (1.0, "strength"), "steps": (10, "count"),
     },
     "search": {
         "space": (jr.space(jr.l2, lam=(0.1, 1.0)), "space"), "budget": (5, "count"),
