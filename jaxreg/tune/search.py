@@ -20,7 +20,9 @@ from jax import Array
 from jaxreg._check import misfit
 from jaxreg._tree import PyTree
 from jaxreg.choice import Choice
-from jaxreg.fit.intake import count
+from jaxreg.fit.check import trainer_at
+from jaxreg.fit.intake import check_key, count
+from jaxreg.fit.judge import directions
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid, points
 from jaxreg.penalty import Penalty
@@ -48,6 +50,10 @@ class Space:
         """Points at logarithms of the coordinates, one row each."""
         columns = np.exp(np.asarray(logs, float)).T
         return points(self.make, **dict(zip(self.ranges, columns)))
+
+    def middle(self) -> PyTree:
+        """The point at the geometric middle."""
+        return self.at([[0.5 * (math.log(a) + math.log(b)) for a, b in self.ranges.values()]])[0]
 
     def __repr__(self) -> str:
         name = getattr(self.make, "__name__", type(self.make).__name__)
@@ -80,7 +86,7 @@ def space(make: Callable[..., PyTree], **ranges: tuple[float, float]) -> Space:
             f"space: `make` must take the ranges {', '.join(ranges)} by name, got {make!r:.80}: {why}."
         )
     made = Space(make, {name: _range(name, value) for name, value in ranges.items()})
-    made.at([[0.5 * (math.log(low) + math.log(high)) for low, high in made.ranges.values()]])
+    made.middle()  # whose errors are those of `points`
     return made
 
 
@@ -183,6 +189,8 @@ def search(
             f"`budget`, got {options['halving']!r}."
         )
 
+    check_key("search", key)
+    _check_metric(trainer, space, metric)
     if (folds is None) == (validation is None):
         raise ValueError(
             "search: give `folds` or `validation`, one of them; by the rows that it trains on, no penalty "
@@ -210,6 +218,20 @@ def search(
         result,
         tuple(rounds.sizes),
     )
+
+
+def _check_metric(trainer: MakeTrainer, space: Space, metric: Any) -> None:
+    """Refuse a metric that is none, or does not know which way is better, before anything is trained."""
+    made = trainer_at("search", trainer, space.middle())
+    if not isinstance(metric, str) or metric not in ("loss", *made.metrics):
+        raise ValueError(
+            f"search: `metric` must be one of {sorted(['loss', *made.metrics])}, got {metric!r}."
+        )
+    if metric != "loss" and metric not in directions(made):
+        raise ValueError(
+            f"search: `metric` = {metric!r} does not say whether larger is better. Take one of "
+            "jaxreg.metrics, or give the function an attribute `better`, which is 'larger' or 'smaller'."
+        )
 
 
 class _Rounds:

@@ -1,5 +1,7 @@
 """A search against dense grids: how near it comes, from where, and what it says where it cannot."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,6 +129,27 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         f"round-{i}" for i in range(len(whole.rounds))
     ]
+
+
+def test_by_a_metric_that_knows_its_direction():
+    class Within:
+        """The share of rows that are nearly right."""
+
+        better = "larger"
+
+        def __call__(self, w, x, y):
+            return jnp.mean(jnp.exp(-((x @ w - y) ** 2)))
+
+    share = lambda reg: dataclasses.replace(trainer(reg), metrics={"within": Within()})
+    got = found(1e-3, 10.0, trainer=share, metric="within")
+    scores = got.result.mean("within")
+    assert got.choice.mean == pytest.approx(scores.max())
+    assert got.choice.metric == "valid within"
+    silent = lambda reg: dataclasses.replace(trainer(reg), metrics={"within": Within().__call__})
+    with pytest.raises(ValueError, match="'within' does not say whether larger is better"):
+        found(1e-3, 10.0, trainer=silent, metric="within")
+    with pytest.raises(ValueError, match=r"`metric` must be one of \['loss'\], got 'within'"):
+        found(1e-3, 10.0, metric="within")
 
 
 # --- several strengths ------------------------------------------------------------------------------
