@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import IO
 __all__ = ["LOCK", "locked"]
 
 LOCK = ".lock"
+_LOOKS = 5  # at a lock whose holder has not told yet who it is
 
 # A child that was forked has the file open too, and would keep the lock of a parent that has died.
 _HELD: weakref.WeakSet[IO] = weakref.WeakSet()
@@ -63,11 +65,14 @@ def _tell(file: IO) -> None:
 
 
 def _holder(file: IO) -> str:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        file.seek(0)
-        told = json.load(file)
-        here = " (this one)" if told["process"] == os.getpid() else ""
-        return f"process {int(told['process'])}{here} on {told['host']!s:.100}"
+    """Who told that it has the lock; one that has just taken it needs a moment to tell."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            file.seek(0)
+            told = json.load(file)
+            here = " (this one)" if told["process"] == os.getpid() else ""
+            return f"process {int(told['process'])}{here} on {told['host']!s:.100}"
+        time.sleep(0.01)
     return "another process"
 
 

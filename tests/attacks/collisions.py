@@ -43,7 +43,7 @@ for line in sys.stdin:
     except KeyboardInterrupt:
         print("stopped", flush=True)
     except ValueError as error:
-        clear = "in use by process" in str(error) or "holds another experiment" in str(error)
+        clear = "in use by" in str(error) or "holds another experiment" in str(error)
         print("refused" if clear else f"UNCLEAR {error}", flush=True)
     except Exception as error:
         print(f"LEAKED {type(error).__name__} {error}".replace("\\n", " "), flush=True)
@@ -72,7 +72,10 @@ def attack(pairs: int, seed: int = 0) -> collections.Counter:
                 steps = [rng.choice([10**9, rng.randrange(400)]) for _ in sides]
                 for side, key, step in zip(sides, keys, steps):
                     ask(side, directory, key, step)
-                told.update(f"at once: {answer(side).split()[0]}" for side in sides)
+                for side in sides:
+                    said = answer(side)
+                    short = said.split()[0] in ("right", "refused", "stopped")
+                    told[f"at once: {said.split()[0] if short else said}"] += 1
                 for side, key in zip(sides, keys):
                     ask(side, directory, key)
                     told[f"again: {answer(side)}"] += 1

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 
@@ -107,3 +108,31 @@ def test_what_lies_in_the_lock_is_not_believed(tmp_path, holder):
         (tmp_path / LOCK).write_text(text)
         with pytest.raises(ValueError, match="in use by another process"), locked("s", tmp_path):
             pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="by posix locks")
+def test_one_that_has_just_taken_it_needs_a_moment_to_tell(tmp_path):
+    import fcntl
+
+    with open(tmp_path / LOCK, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        def tell():
+            file.write(json.dumps({"process": 12345, "host": "there"}))
+            file.flush()
+
+        late = threading.Timer(0.015, tell)
+        late.start()
+        with pytest.raises(ValueError, match="is in use by process 12345 on there"):
+            locked("sweep", tmp_path).__enter__()
+        late.join()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="by posix locks")
+def test_one_that_never_tells_is_another_process(tmp_path):
+    import fcntl
+
+    with open(tmp_path / LOCK, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="is in use by another process"):
+            locked("sweep", tmp_path).__enter__()
