@@ -208,6 +208,7 @@ def test_a_damaged_checkpoint_costs_one_interval_and_a_line(
 ):
     folder = tmp_path / "run"
     assert cut_off(monkeypatch, Press(times=1), "wine", *OPTIONS, "--out", str(folder)) == 130
+    before = RunFolder(folder).step  # at the press or, on a busy machine, an evaluation later
     assert cut_off(monkeypatch, Press(step=5), "--resume", str(folder)) == 130
     newest = RunFolder(folder).step
     (file,) = (folder / "checkpoint").glob(f"step-{newest:08d}.*")
@@ -217,7 +218,7 @@ def test_a_damaged_checkpoint_costs_one_interval_and_a_line(
     err = capsys.readouterr().err
     assert err.startswith("jaxreg: warning: ")
     assert f"step {newest} is damaged" in err
-    assert "step 0 is used instead" in err
+    assert f"step {before} is used instead" in err
     assert "RuntimeWarning" not in err
 
 
