@@ -15,7 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_wrong_argument_is_answered_in_our_words(name, tmp_path):
+def test_a_wrong_argument_is_answered_in_our_words(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what a wrong path would write lands here
     good = {argument: value for argument, (value, _) in wrong.arguments(name).items()}
     wrong.called(name, good, tmp_path)  # which is not what is refused
     short = []
