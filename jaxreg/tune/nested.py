@@ -32,9 +32,9 @@ from jaxreg.fit.intake import as_rows, check_key, count
 from jaxreg.fit.trainer import MakeTrainer, Trainer
 from jaxreg.grid import points
 from jaxreg.results import SweepResult
-from jaxreg.results.status import Status
 from jaxreg.sweeps.refit import choices_of, options_of
 from jaxreg.sweeps.sweep import sweep
+from jaxreg.tune._lanes import numpy_rng, refuse_diverged
 
 __all__ = ["Losses", "estimate", "expected_error"]
 
@@ -152,7 +152,7 @@ def expected_error(
         )
     told = _fit_batches(given, options, n - 2 * -(-n // folds))
     split, train = jax.random.split(key)
-    parts = _parts(np.random.default_rng(jax.random.bits(split, (2,)).tolist()), n, folds, repeats)
+    parts = _parts(numpy_rng(split), n, folds, repeats)
     found = sweep(
         _with_rows(trainer, len(data)),
         points([choice.point]),
@@ -194,11 +194,7 @@ def _pairs(parts: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _losses(found: SweepResult, parts: list[list[np.ndarray]]) -> Losses:
-    bad = int((np.asarray(found.status) == Status.DIVERGED).sum())
-    if bad:
-        raise ValueError(
-            f"expected_error: {bad} of {np.size(found.status)} trainings diverged. Lower the learning rate."
-        )
+    refuse_diverged("expected_error", found)
     shape = len(parts), len(parts[0]), len(parts[0])
     loss, square, rows = (
         found.scores(name)[0].reshape(*shape, -1) for name in ("loss", _SQUARE, _ROWS)

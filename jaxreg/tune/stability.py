@@ -26,9 +26,10 @@ from jaxreg.fit.intake import as_rows, check_key, count
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.report.table import Column, Table
-from jaxreg.results import Status, SweepResult
+from jaxreg.results import SweepResult
 from jaxreg.select import Selector, as_selector, kernels
 from jaxreg.sweeps.sweep import sweep
+from jaxreg.tune._lanes import numpy_rng, refuse_diverged
 
 __all__ = ["Stability", "stability"]
 
@@ -206,16 +207,11 @@ def stability(
     if n < 4:
         raise ValueError(f"stability: `data` must have at least 4 rows to halve, got {n}.")
     split, train = jax.random.split(key)
-    rng = np.random.default_rng(np.asarray(jax.random.bits(split, (2,))).tolist())
     found = sweep(
-        trainer, grid, data, folds=_halves(rng, n, pairs), steps=steps, key=train,
+        trainer, grid, data, folds=_halves(numpy_rng(split), n, pairs), steps=steps, key=train,
         **({"evals": 1} | options | {"keep_params": True}),
     )  # fmt: skip
-    bad = int((np.asarray(found.status) == Status.DIVERGED).sum())
-    if bad:
-        raise ValueError(
-            f"stability: {bad} of {np.size(found.status)} trainings diverged. Lower the learning rate."
-        )
+    refuse_diverged("stability", found)
     probability = _shares(found, selector, rows)
     every = np.concatenate([share.reshape(len(share), -1) for share in probability.values()], 1)
     q, size = every.sum(1), every.shape[1]

@@ -1,0 +1,29 @@
+"""What methods that train lanes of their own share: draws from a key, and lanes that came to no end."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxreg.results import Status, SweepResult
+
+__all__ = ["numpy_rng", "refuse_diverged"]
+
+
+def numpy_rng(key: Array) -> np.random.Generator:
+    """numpy's generator, for draws on the host, from a key of jax."""
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (2,))).tolist())
+
+
+def refuse_diverged(owner: str, result: SweepResult) -> None:
+    """Refuse trainings that diverged, of which a mean would be taken.
+
+    Raises:
+      ValueError: there is one.
+    """
+    bad = int((np.asarray(result.status) == Status.DIVERGED).sum())
+    if bad:
+        raise ValueError(
+            f"{owner}: {bad} of {np.size(result.status)} trainings diverged. Lower the learning rate."
+        )
