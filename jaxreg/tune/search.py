@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -188,7 +188,6 @@ def search(
             "search: `halving` gives points up, whose scores then do not compare; leave it away and lower "
             f"`budget`, got {options['halving']!r}."
         )
-
     check_key("search", key)
     _check_metric(trainer, space, metric)
     if (folds is None) == (validation is None):
@@ -196,7 +195,6 @@ def search(
             "search: give `folds` or `validation`, one of them; by the rows that it trains on, no penalty "
             f"would be best. It got {'neither' if folds is None else f'folds and {validation!r:.60}'}."
         )
-
     if checkpoint is not None:
         checkpoint = local("search", "checkpoint", checkpoint)
 
@@ -212,12 +210,16 @@ def search(
     why = _line(rounds, *bounds[0]) if len(bounds) == 1 else _stencil(rounds, np.array(bounds))
     result = SweepResult.merge(rounds.results)
     choice = result.best("min", metric)
-    warnings = (*choice.warnings, *rounds.warnings)
-    return Found(
-        dataclasses.replace(choice, rule="search", why=why, warnings=warnings),
-        result,
-        tuple(rounds.sizes),
-    )
+    why += "".join(_outside(space, choice))
+    chosen = dataclasses.replace(choice, rule="search", why=why)
+    return Found(chosen, result, tuple(rounds.sizes))
+
+
+def _outside(space: Space, choice: Choice) -> Iterator[str]:
+    """Whether the best lies beyond the range that was given, which was extended then."""
+    for name, (low, high) in space.ranges.items():
+        if not low * (1 - 1e-6) <= choice.coords[name] <= high * (1 + 1e-6):
+            yield f"; the range of {name}, {low:g} … {high:g}, was extended to it"
 
 
 def _check_metric(trainer: MakeTrainer, space: Space, metric: Any) -> None:
@@ -244,7 +246,6 @@ class _Rounds:
         self.scores = np.zeros(0)
         self.results: list[SweepResult] = []
         self.sizes: list[int] = []
-        self.warnings: list[str] = []
 
     def ask(self, logs: Any) -> np.ndarray:
         """The scores of further places, as many as the budget allows."""

@@ -49,6 +49,9 @@ def test_twelve_points_come_within_a_thousandth_of_a_dense_grid(low, high, dense
     assert got.choice.mean <= 1.001 * loss
     assert got.choice.coords["lam"] == pytest.approx(lam, rel=0.35)
     assert got.choice.warnings == (), "an end that was best is not left at that"
+    assert (f"the range of lam, {low:g} … {high:g}, was extended" in got.choice.why) == (
+        not low <= lam <= high
+    )
 
 
 def test_what_it_trained_is_one_result():
