@@ -17,6 +17,7 @@ no such derivative, and none is given.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from jaxreg import _tree
 from jaxreg._check import shown
 from jaxreg._tree import PyTree
 from jaxreg.fit.intake import count
+from jaxreg.fit.kept import kept
 from jaxreg.penalty import Penalty
 
 __all__ = ["Hypergradient", "hypergradient"]
@@ -111,7 +113,9 @@ def hypergradient(
                 f"hypergradient: `{name}` must be a tuple of arrays, such as (X, y), got a "
                 f"{type(rows).__name__}."
             )
-    found = _hypergradient(loss, params, penalty, train, valid, valid_loss or loss, damping, steps)
+    run = _program if _arrays((params, train, valid)) else _bound
+    found = run(loss, valid_loss or loss, steps)(params, penalty, train, valid, damping)
+    found = found._replace(damping=damping)
     if _tree.is_concrete(found.residual):
         _refuse(found, tol)
     return found
@@ -136,15 +140,30 @@ def _check(loss: Any, penalty: Any, damping: Any, tol: Any) -> None:
             )
 
 
+def _arrays(tree: PyTree) -> bool:
+    """Whether there is nothing but arrays in it, so that it can go into a compiled program."""
+    return all(isinstance(x, (Array, np.ndarray)) for x in jax.tree.leaves(tree))
+
+
+def _bound(loss: Callable, valid_loss: Callable, steps: int) -> Callable[..., Hypergradient]:
+    return functools.partial(_hypergradient, loss, valid_loss, steps)
+
+
+@kept
+def _program(loss: Callable, valid_loss: Callable, steps: int) -> Callable[..., Hypergradient]:
+    """The same compiled: another λ, or other parameters of these shapes, compile nothing."""
+    return jax.jit(_bound(loss, valid_loss, steps))
+
+
 def _hypergradient(
     loss: Callable,
+    valid_loss: Callable,
+    steps: int,
     params: PyTree,
     penalty: Penalty,
     train: tuple,
     valid: tuple,
-    valid_loss: Callable,
     damping: float,
-    steps: int,
 ) -> Hypergradient:
     mask = _tree.trained(params)
     whole = lambda part: _tree.combine(part, params, mask)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.compilations import compilations
 
 import jaxreg as jr
 
@@ -195,6 +196,20 @@ def test_in_float32_and_under_jit_it_is_the_same():
     assert float(inside(w + 1, jr.l1(0.1)).residual) > 0.1, (
         "which a caller inside of jit must look at"
     )
+
+
+def test_another_strength_compiles_nothing():
+    train, valid = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), rows(60, 5))
+    loss = lambda w, x, y: squares(w, x, y)
+    ridge = lambda lam: jnp.linalg.solve(
+        train[0].T @ train[0] / 30 + lam * jnp.eye(5), train[0].T @ train[1] / 30
+    )
+    weights = [ridge(lam) for lam in (0.1, 0.2)]
+    first = jr.hypergradient(loss, weights[0], jr.l2(0.1), train, valid)
+    with compilations() as compiled:
+        second = jr.hypergradient(loss, weights[1], jr.l2(0.2), train, valid)
+    assert compiled == []
+    assert float(first.gradient.lam) != float(second.gradient.lam)
 
 
 BAD = {
