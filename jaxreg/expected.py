@@ -11,7 +11,7 @@ import numpy as np
 from jaxreg._check import shown
 from jaxreg.choice import Choice, coords_text
 
-__all__ = ["CROSS_VALIDATION", "ExpectedError"]
+__all__ = ["CROSS_VALIDATION", "ExpectedError", "of_folds"]
 
 CROSS_VALIDATION = "cross-validation"
 _COVERS = (
