@@ -74,7 +74,15 @@ from jaxreg.stationarity import stationarity
 from jaxreg.sweeps import Halving, Interrupted, Machine, refit, sweep
 from jaxreg.sweeps.watch import trackers  # noqa: F401
 from jaxreg.sweeps.watch.callbacks import Callback
-from jaxreg.tune import expected_error, hypergradient, ridge_path, search, space, stability
+from jaxreg.tune import (
+    expected_error,
+    hypergradient,
+    ridge_path,
+    search,
+    space,
+    stability,
+    unrolled_hypergradient,
+)
 
 __version__ = "0.1.0"
 __all__ = [
@@ -159,4 +167,5 @@ __all__ = [
     "total_variation",
     "trend_filter",
     "unit_norm",
+    "unrolled_hypergradient",
 ]

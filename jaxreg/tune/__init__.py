@@ -5,16 +5,19 @@ from jaxreg.tune.nested import expected_error
 from jaxreg.tune.ridge import RidgePath, ridge_path
 from jaxreg.tune.search import Found, search, space
 from jaxreg.tune.stability import Stability, stability
+from jaxreg.tune.unrolled import Unrolled, unrolled_hypergradient
 
 __all__ = [
     "Found",
     "Hypergradient",
     "RidgePath",
     "Stability",
+    "Unrolled",
     "expected_error",
     "hypergradient",
     "ridge_path",
     "search",
     "space",
     "stability",
+    "unrolled_hypergradient",
 ]

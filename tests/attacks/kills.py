@@ -2,9 +2,10 @@
 
     cd tests && python -m attacks.kills --count 200
 
-Half of the lives are of `jaxreg.sweep`, half of the command; each is killed (-9) at a moment drawn between its
-start and a little after its end, so that imports, compiling, rounds, saves, plots and the end are all hit. When a
-life reaches the end its numbers are compared, and the next one begins in an empty folder.
+Half of the runs are of `jaxreg.sweep`, half of the command; each is killed (-9) at a moment drawn between its
+start and its end, so that imports, compiling, rounds, saves, plots and the end are all hit. Then the same call is
+made again, reaches the end, its numbers are compared, and the next run begins in an empty folder. With `--each 5` a
+run is killed up to so many times before it is let go on, later lives as early or late as the first.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +98,8 @@ def lived(life: Life, room: Path, seconds: float) -> int | None:
 
 def whole(kind: str, folder: Path, room: Path) -> tuple[dict[str, bytes], float]:
     """What a run leaves that nothing interrupts, and how long it takes where programs are kept."""
-    lived(KINDS[kind](folder), room, 600)  # compiles
+    if not folder.exists():
+        lived(KINDS[kind](folder), room, 600)  # compiles
     shutil.rmtree(folder, ignore_errors=True)
     life, began = KINDS[kind](folder), time.monotonic()
     if lived(life, room, 600):
@@ -117,23 +120,39 @@ def left(life: Life) -> dict[str, bytes]:
     return found
 
 
-def attack(count: int, seed: int = 0) -> dict[str, int]:
+PHASES = ("while importing", "while compiling", "while training", "while finishing")
+
+
+def phase(life: Life, folder: Path) -> str:
+    """What a run had come to when it was killed."""
+    if any(path.exists() for path in life.leaves):
+        return PHASES[3]
+    begun = [path.name for path in folder.rglob("*")] if folder.exists() else []
+    return PHASES[2 if any(name.startswith("step-") for name in begun) else bool(begun)]
+
+
+def attack(count: int, seed: int = 0, each: int = 1) -> dict[str, int]:
     """So many kills; how many ends there were, and how many of them were right."""
-    told = {"kills": 0, "ends": 0, "right": 0, "errors": 0}
+    told = Counter(dict.fromkeys(("kills", *PHASES, "ends", "right", "errors"), 0))
     with tempfile.TemporaryDirectory() as name:
         room, rng = Path(name), random.Random(seed)
         for kind in KINDS:
             right, seconds = whole(kind, room / kind / "whole", room)
             folder, left_over = room / kind / "lives", count // len(KINDS)
-            while left_over or folder.exists():
-                # Later lives of a run have more done when they begin, and are given the same time.
-                given = rng.uniform(0.05, 1.1 * seconds) if left_over else 600
-                life = KINDS[kind](folder)
-                ended = lived(life, room, given)
-                if ended is None:
-                    left_over -= 1
-                    told["kills"] += 1
-                    continue
+            while left_over:
+                if told["ends"] % 20 == 19:  # the machine may have become busier, or quieter
+                    seconds = whole(kind, room / kind / "whole", room)[1]
+                life, killed = KINDS[kind](folder), 0
+                ended = lived(life, room, rng.uniform(0.05, seconds))
+                while ended is None:
+                    killed += 1
+                    told[phase(life, folder)] += 1
+                    again = killed < min(each, left_over)
+                    life = KINDS[kind](folder)
+                    ended = lived(life, room, rng.uniform(0.05, seconds) if again else 600)
+                # A run that was quicker than its moment is compared too, and another one is killed for it.
+                left_over -= killed
+                told["kills"] += killed
                 told["ends"] += 1
                 told["errors"] += ended != 0
                 told["right"] += ended == 0 and left(life) == right
@@ -146,9 +165,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=200, help="kills; default 200")
+    parser.add_argument("--each", type=int, default=1, help="kills of one run at most; default 1")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    told = attack(args.count, args.seed)
+    told = attack(args.count, args.seed, args.each)
     print(", ".join(f"{n} {what}" for what, n in told.items()))
     return told["right"] != told["ends"]
 

@@ -270,6 +270,9 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "stability": {"trainer": (sparse, "trainer"), "pairs": (2, "count"), "where": (jr.select.everything, "selector"), "rows": (False, "flag")},
     "ridge_path": {"lam": (None, "strengths or none"),
                    "intercept": (True, "flag")},
+    "unrolled_hypergradient": {
+        "train": ((X, Y), "rows"), "valid": ((X, Y), "rows"), "measure": (True, "flag"),
+    },
     "refit": {"result": (RESULT, "result"), "rule": ("min", "rule"), "test": (None, "validation")},
     "stationarity": {"params": (jnp.zeros(3), "parameters")},
     "stream": {"make": (lambda epoch: iter([(X, Y)]), "stream")},
