@@ -11,97 +11,70 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 
-from jaxreg._check import misfit
-from jaxreg._tree import PyTree
 from jaxreg.choice import Choice
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import check_key, count
+from jaxreg.fit.intake import as_rows, check_key, count
 from jaxreg.fit.judge import directions
+from jaxreg.fit.source import Stream
 from jaxreg.fit.trainer import MakeTrainer
-from jaxreg.grid import Grid, points
-from jaxreg.penalty import Penalty
+from jaxreg.grid import points
 from jaxreg.results import SweepResult
+from jaxreg.results.summary import lane_steps
+from jaxreg.scores import Scores
 from jaxreg.sweeps.checkpoint import local
 from jaxreg.sweeps.sweep import sweep
+from jaxreg.tune._lanes import numpy_rng
+from jaxreg.tune._rounds import FIRST, Rounds, line, stencil
+from jaxreg.tune.space import Space
 
-__all__ = ["Found", "Space", "search", "space"]
+__all__ = ["Found", "Gain", "search"]
 
-_FIRST = 5  # points of the first round on a line
-_WIDEST = 6.0  # how many times its own width a range is extended by, to either side
-_STEP = 0.3  # of a stencil, in log λ: below it the curve of a net is rough
-_LAST = 3  # points at the end that are placed one by one
-_FINEST = 0.05  # spacing in log λ at which a line is known well enough
+_NESTED = 0x6E65  # draws the folds of the comparison
+_LINE = 12  # points that are enough on a line
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Space:
-    """Where to search: a factory of points, and a range for each of its arguments."""
+class Gain(NamedTuple):
+    """What several strengths gain over one for all of them, on F folds that neither search saw.
 
-    make: Callable[..., PyTree]
-    ranges: dict[str, tuple[float, float]]
+    Attributes:
+      mean: score of the several less that of the one, lower is better.
+      stderr: its standard error, in pairs, corrected for training rows that folds share.
+      several, one: the scores [F].
+      metric: of what.
+      lane_steps: steps of training that it took.
+    """
 
-    def at(self, logs: Sequence[Sequence[float]]) -> Grid:
-        """Points at logarithms of the coordinates, one row each."""
-        columns = np.exp(np.asarray(logs, float)).T
-        return points(self.make, **dict(zip(self.ranges, columns)))
+    mean: float
+    stderr: float
+    several: np.ndarray
+    one: np.ndarray
+    metric: str
+    lane_steps: int
 
-    def middle(self) -> PyTree:
-        """The point at the geometric middle."""
-        return self.at([[0.5 * (math.log(a) + math.log(b)) for a, b in self.ranges.values()]])[0]
+    @classmethod
+    def of(cls, lanes: np.ndarray, lane_steps: int, metric: str) -> Gain:
+        """Of the scores [2, F] of both."""
+        apart, error = Scores(lanes[:, :, None]).differences(1, corrected=True)
+        return cls(float(apart[0]), float(error[0]), lanes[0], lanes[1], metric, lane_steps)
+
+    @property
+    def real(self) -> bool:
+        """Whether it is more than two standard errors."""
+        return bool(self.mean < -2 * self.stderr)
 
     def __repr__(self) -> str:
-        name = getattr(self.make, "__name__", type(self.make).__name__)
-        spans = [f"{n}={low:g} … {high:g}" for n, (low, high) in self.ranges.items()]
-        return f"Space({', '.join([name, *spans])})"
-
-
-def space(make: Callable[..., PyTree], **ranges: tuple[float, float]) -> Space:
-    """A space of points to search, its coordinates on a logarithmic scale.
-
-    Args:
-      make: a function of the coordinates that returns the point, as for `grid`.
-      ranges: name -> (low, high), 0 < low < high: where to begin; a search goes on beyond an end that is
-        best.
-
-    Raises:
-      TypeError: `make` is no function, or a range is no pair. ValueError: a range is empty or reaches 0, or
-        what `points` refuses at its middle.
-
-    >>> import jaxreg as jr
-    >>> jr.space(jr.l1, lam=(1e-4, 1.0))
-    Space(l1, lam=0.0001 … 1)
-    """
-    if not callable(make) or isinstance(make, Penalty):
-        raise TypeError(f"space: `make` must be a function of the coordinates, got {make!r:.80}.")
-    if not ranges:
-        raise ValueError("space: give at least one range by name, such as lam=(1e-5, 1.0).")
-    if why := misfit(make, **dict.fromkeys(ranges, 1.0)):
-        raise TypeError(
-            f"space: `make` must take the ranges {', '.join(ranges)} by name, got {make!r:.80}: {why}."
+        return (
+            f"on {len(self.one)} folds that neither search saw, several strengths less one for all: "
+            f"{self.mean:+.2g} ± {self.stderr:.2g} of {self.metric}, lower is better"
         )
-    made = Space(make, {name: _range(name, value) for name, value in ranges.items()})
-    made.middle()  # whose errors are those of `points`
-    return made
-
-
-def _range(name: str, value: Any) -> tuple[float, float]:
-    example = f"a pair (low, high) with 0 < low < high, such as {name}=(1e-5, 1.0)"
-    try:
-        low, high = map(float, value)
-    except (TypeError, ValueError):
-        raise TypeError(f"space: `{name}` must be {example}, got {value!r:.80}.") from None
-    if not 0 < low < high < math.inf:
-        raise ValueError(
-            f"space: `{name}` must be {example}, got {value!r:.80}. The scale is logarithmic: compare with "
-            "0 by a sweep of its own."
-        )
-    return low, high
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -112,11 +85,14 @@ class Found:
       choice: the point, its score, why, the cost of all rounds, and warnings.
       result: every point that was trained, as the result of one sweep.
       rounds: how many points each round trained.
+      gain: where several strengths were searched, what that gains over one for all, on rows that neither
+        search saw; None where it was not asked.
     """
 
     choice: Choice
     result: SweepResult
     rounds: tuple[int, ...]
+    gain: Gain | None = None
 
     def __repr__(self) -> str:
         trained = " + ".join(map(str, self.rounds))
@@ -135,14 +111,16 @@ def search(
     budget: int = 12,
     metric: str = "loss",
     checkpoint: Any = None,
+    nested: int = 5,
     **options: Any,
 ) -> Found:
     """Look for the point of the best validation score, with at most `budget` points trained.
 
     On a line 12 points come within a thousandth of the best of a dense grid where the curve is smooth.
     Where it is rough, as of a net, refining ends once there are two minima side by side. Several
-    strengths take 2 d + 1 points a round; they fit the validation rows better than one strength does, and
-    the test rows often not: compare with a search of one by `jaxreg.expected_error`.
+    coordinates take 2 d + 1 points a round. Several strengths fit the validation rows better than one for
+    all of them does, and new rows often not: so both are searched without each of `nested` folds and
+    compared on it, and the choice says whether the gain is real.
 
     Args:
       trainer: the function point -> `Trainer` of a sweep.
@@ -155,6 +133,8 @@ def search(
       budget: the most points to train, each on all folds and seeds; at least 5, or two rounds.
       metric: "loss", or one of the trainer's metrics that knows its direction.
       checkpoint: a directory; the same call goes on from it.
+      nested: folds of the comparison with a single strength; 0 leaves it away, with a warning. It searches
+        twice for each of them.
       options: of `jaxreg.sweep`, such as seeds, but not `halving`, whose points that were given up do not
         compare.
 
@@ -181,7 +161,7 @@ def search(
             "search: `space` must come from jaxreg.space(make, lam=(low, high)), got a "
             f"{type(space).__name__}."
         )
-    least = _FIRST if len(space.ranges) == 1 else 2 * (2 * len(space.ranges) + 1)
+    least = FIRST if len(space.ranges) == 1 else 2 * (2 * len(space.ranges) + 1)
     budget = count("search", "budget", budget, least)
     if options.get("halving") is not None:
         raise ValueError(
@@ -189,6 +169,7 @@ def search(
             f"`budget`, got {options['halving']!r}."
         )
     check_key("search", key)
+    nested = _nested(nested, data, folds, options)
     _check_metric(trainer, space, metric)
     if (folds is None) == (validation is None):
         raise ValueError(
@@ -198,21 +179,123 @@ def search(
     if checkpoint is not None:
         checkpoint = local("search", "checkpoint", checkpoint)
 
-    def train(logs: Sequence[Sequence[float]], number: int) -> SweepResult:
-        kept = None if checkpoint is None else checkpoint / f"round-{number}"
-        return sweep(
-            trainer, space.at(logs), data, steps=steps, key=key, folds=folds, validation=validation,
-            checkpoint=kept, **options,
-        )  # fmt: skip
+    options |= {"steps": steps, "key": key}
+    asked = _Asked(trainer, data, metric, {**options, "folds": folds, "validation": validation})
+    found = asked.found(space, budget, checkpoint)
+    one = space.as_one()
+    if one is None:
+        return found
+    if why := _why_not_nested(nested, folds, data):
+        return _warned(found, why)
+    gain = asked.gain(space, one, budget, nested, checkpoint)
+    steps_ = found.choice.lane_steps + gain.lane_steps
+    choice = dataclasses.replace(found.choice, why=f"{found.choice.why}; {gain}", lane_steps=steps_)
+    found = dataclasses.replace(found, choice=choice, gain=gain)
+    return found if gain.real else _warned(found, _NO_GAIN)
 
-    rounds = _Rounds(train, budget, metric)
-    bounds = [tuple(map(math.log, pair)) for pair in space.ranges.values()]
-    why = _line(rounds, *bounds[0]) if len(bounds) == 1 else _stencil(rounds, np.array(bounds))
-    result = SweepResult.merge(rounds.results)
-    choice = result.best("min", metric)
-    why += "".join(_outside(space, choice))
-    chosen = dataclasses.replace(choice, rule="search", why=why)
-    return Found(chosen, result, tuple(rounds.sizes))
+
+_NO_GAIN = (
+    "on new rows several strengths are not shown to be better than one for all, which is simpler."
+)
+
+
+def _nested(nested: Any, data: Any, folds: Any, options: dict[str, Any]) -> int:
+    """The number of folds of the comparison, for which there must be rows enough: nothing is lost then."""
+    nested = count("search", "nested", nested, 0)
+    if nested == 1:
+        raise ValueError("search: `nested` must be 0, or at least 2 folds, got 1.")
+    if (
+        not nested
+        or isinstance(data, Stream)
+        or not isinstance(folds, (int, np.integer, type(None)))
+    ):
+        return nested
+    n = as_rows("search", data, ready=options.get("prepare") is None)[1]
+    fewest = n - -(-n // nested)
+    fewest -= -(-fewest // max(int(folds or 1), 1)) if folds else 0
+    if fewest < max(int(folds or 0), options.get("batch_size") or 1):
+        raise ValueError(
+            f"search: `nested` = {nested} folds leave {max(fewest, 0)} of {n} rows to train on, too few "
+            "for the folds or batches that were asked for. Give nested=0, smaller batches, or more rows."
+        )
+    return nested
+
+
+def _why_not_nested(nested: int, folds: Any, data: Any) -> str:
+    """Why several strengths are not compared with one; empty where they are."""
+    why = "they are streamed" if isinstance(data, Stream) else "`nested` is 0" if not nested else ""
+    if not why and folds is not None and not isinstance(folds, (int, np.integer)):
+        why = "`folds` is no number, so that others cannot be made in the same way"
+    return why and (
+        "several strengths fit the validation rows better than one does, and new rows often not. Whether "
+        f"these do was not asked, since {why}."
+    )
+
+
+def _warned(found: Found, text: str) -> Found:
+    choice = dataclasses.replace(found.choice, warnings=(*found.choice.warnings, text))
+    return dataclasses.replace(found, choice=choice)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What every search of one call shares."""
+
+    trainer: MakeTrainer
+    data: Any
+    metric: str
+    options: dict[str, Any]
+
+    def found(self, space: Space, budget: int, checkpoint: Path | None) -> Found:
+        def train(logs: Sequence[Sequence[float]], number: int) -> SweepResult:
+            kept = None if checkpoint is None else checkpoint / f"round-{number}"
+            return sweep(self.trainer, space.at(logs), self.data, checkpoint=kept, **self.options)
+
+        rounds = Rounds(train, budget, self.metric)
+        bounds = [tuple(map(math.log, pair)) for pair in space.ranges.values()]
+        why = line(rounds, *bounds[0]) if len(bounds) == 1 else stencil(rounds, np.array(bounds))
+        result = SweepResult.merge(rounds.results)
+        choice = result.best("min", self.metric)
+        why += "".join(_outside(space, choice))
+        return Found(
+            dataclasses.replace(choice, rule="search", why=why), result, tuple(rounds.sizes)
+        )
+
+    def gain(
+        self, space: Space, one: Space, budget: int, folds: int, checkpoint: Path | None
+    ) -> Gain:
+        """Both searches without each fold, and what they chose on it."""
+        rows, n = as_rows("search", self.data, ready=self.options.get("prepare") is None)
+        order = numpy_rng(jax.random.fold_in(self.options["key"], _NESTED)).permutation(n)
+        parts = np.split(
+            order[: n // folds * folds], folds
+        )  # the same number of rows to train on each time
+        lanes, cost = [], 0
+        for f, part in enumerate(parts):
+            rest = np.sort(np.setdiff1d(order, part))
+            without = self._of(rows, rest)
+            chosen = []
+            for name, where in (("several", space), ("one", one)):
+                kept = None if checkpoint is None else checkpoint / f"without-{f}-{name}"
+                some = budget if len(where.ranges) > 1 else min(budget, _LINE)
+                chosen.append(without.found(where, some, kept).choice)
+            options = {**self.options, "folds": [(rest, part)], "validation": None}
+            last = None if checkpoint is None else checkpoint / f"without-{f}"
+            made = points([choice.point for choice in chosen])
+            judged = sweep(self.trainer, made, rows, checkpoint=last, **options)
+            larger = judged.directions.get(self.metric) == "larger"
+            lanes.append((-1 if larger else 1) * judged.scores(self.metric).mean(2)[:, 0])
+            cost += sum(choice.lane_steps for choice in chosen) + lane_steps(judged)
+        return Gain.of(np.array(lanes).T, cost, self.metric)
+
+    def _of(self, rows: tuple, some: np.ndarray) -> _Asked:
+        """The same with some of the rows."""
+        options = dict(self.options)
+        if options.get("sample_weight") is not None:
+            options["sample_weight"] = np.asarray(options["sample_weight"])[some]
+        return dataclasses.replace(
+            self, data=jax.tree.map(lambda a: a[some], rows), options=options
+        )
 
 
 def _outside(space: Space, choice: Choice) -> Iterator[str]:
@@ -234,166 +317,3 @@ def _check_metric(trainer: MakeTrainer, space: Space, metric: Any) -> None:
             f"search: `metric` = {metric!r} does not say whether larger is better. Take one of "
             "jaxreg.metrics, or give the function an attribute `better`, which is 'larger' or 'smaller'."
         )
-
-
-class _Rounds:
-    """What has been trained: places in log λ and their scores, lower is better."""
-
-    def __init__(self, train: Callable[..., SweepResult], budget: int, metric: str):
-        self._train, self._metric = train, metric
-        self.left = budget
-        self.at = np.zeros((0, 0))
-        self.scores = np.zeros(0)
-        self.results: list[SweepResult] = []
-        self.sizes: list[int] = []
-
-    def ask(self, logs: Any) -> np.ndarray:
-        """The scores of further places, as many as the budget allows."""
-        logs = np.asarray(logs, float)[: self.left]
-        result = self._train(logs, len(self.results))
-        if not self.results:
-            result.best("min", self._metric)  # which says what to do where none has a score
-        sign = -1.0 if result.directions.get(self._metric) == "larger" else 1.0
-        scores = sign * result.mean(self._metric)
-        scores = np.where(np.isfinite(scores), scores, np.inf)
-        self.results.append(result)
-        self.sizes.append(len(logs))
-        self.left -= len(logs)
-        self.at = np.concatenate([self.at.reshape(-1, logs.shape[1]), logs])
-        self.scores = np.concatenate([self.scores, scores])
-        return scores
-
-    def around(
-        self, centre: np.ndarray, step: np.ndarray
-    ) -> tuple[float, np.ndarray, np.ndarray] | None:
-        """The scores at a centre and to either side of it; None where the budget did not allow all."""
-        d = len(centre)
-        wanted = np.stack(
-            [centre, *(centre + s * np.diag(step)[i] for i in range(d) for s in (-1, 1))]
-        )
-        new = [row for row in wanted if self._known(row) is None]
-        if new:
-            self.ask(new)
-        places = [self._known(row) for row in wanted]
-        if None in places:
-            return None
-        found = self.scores[np.array(places, int)]
-        return float(found[0]), found[1::2], found[2::2]
-
-    def _known(self, row: np.ndarray) -> int | None:
-        if not len(self.scores):
-            return None
-        near = np.abs(self.at - row).max(1)
-        k = int(np.argmin(near))
-        return k if near[k] < 1e-6 else None
-
-    def line(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Places and scores along the first coordinate, rising, and the number of the best."""
-        order = np.argsort(self.at[:, 0], kind="stable")
-        scores = self.scores[order]
-        return self.at[order, 0], scores, int(np.argmin(scores))
-
-
-# --- one strength ------------------------------------------------------------------------------------
-
-
-def _line(rounds: _Rounds, low: float, high: float) -> str:
-    """Train along a line; returns why it ended."""
-    column = lambda *logs: np.array(logs)[:, None]
-    rounds.ask(column(*np.linspace(low, high, _FIRST)))
-    step, width = (high - low) / (_FIRST - 1), high - low
-    while rounds.left:
-        x, y, k = rounds.line()
-        if k in (0, len(x) - 1):
-            way = -1 if k == 0 else 1
-            if abs(x[k] - (low if k == 0 else high)) > _WIDEST * width:
-                return f"the best of {len(x)} points; it still improves {_WIDEST:g} ranges beyond the range"
-            rounds.ask(column(x[k] + way * step, x[k] + 2 * way * step))
-            continue
-        sides = x[k - 1 : k + 2]
-        if sides[2] - sides[0] < 2 * _FINEST:
-            return f"the best of {len(x)} points, {np.exp(sides[1] - sides[0]):.3g} times apart"
-        if bump := _bump(y[max(k - 2, 0) : k + 3]):
-            return (
-                f"the best of {len(x)} points; refining ended where the curve is rough, by "
-                f"{bump / max(abs(y[k]), 1e-300):.1%} between neighbours {np.exp(sides[1] - sides[0]):.3g} "
-                "times apart"
-            )
-        if rounds.left <= _LAST:
-            near = slice(max(k - 2, 0), k + 3)
-            rounds.ask(column(_lowest(x[near], y[near], sides)))
-            continue
-        rounds.ask(column(*(0.5 * (sides[:-1] + sides[1:]))))
-    return f"the best of {len(rounds.scores)} points, on a line that was refined around the best"
-
-
-def _bump(scores: np.ndarray) -> float:
-    """How high the curve rises between two of its minima; 0 where it has a single one."""
-    down, best = scores[: np.argmin(scores) + 1], scores[np.argmin(scores) :]
-    rise = lambda falling: float(np.nanmax(falling - np.minimum.accumulate(falling), initial=0.0))
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        return max(rise(down), rise(best[::-1]))
-
-
-def _lowest(x: np.ndarray, y: np.ndarray, sides: np.ndarray) -> float:
-    """Where the polynomial through the points is lowest between the neighbours of the best.
-
-    Halfway to the better neighbour where that is next to what is known already.
-    """
-    known = np.isfinite(y)
-    at = np.linspace(sides[0], sides[2], 401)[1:-1]
-    place = at[int(np.argmin(_through(x[known], y[known], at)))] if known.sum() >= 3 else sides[1]
-    if np.abs(x - place).min() >= 0.5 * _FINEST:
-        return float(place)
-    left, right = (float(np.interp(side, x, y)) for side in sides[[0, 2]])
-    return float(0.5 * (sides[1] + (sides[0] if left < right else sides[2])))
-
-
-def _through(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The polynomial through points, by Neville's scheme, at other places."""
-    table = [np.full_like(at, value) for value in y]
-    for width in range(1, len(x)):
-        table = [
-            ((at - x[i + width]) * table[i] + (x[i] - at) * table[i + 1]) / (x[i] - x[i + width])
-            for i in range(len(x) - width)
-        ]
-    return table[0]
-
-
-# --- several ------------------------------------------------------------------------------------------
-
-
-def _stencil(rounds: _Rounds, bounds: np.ndarray) -> str:
-    """Train by central differences in a trust region; returns why it ended."""
-    centre, step = bounds.mean(1), np.maximum((bounds[:, 1] - bounds[:, 0]) / 4, _STEP)
-    while rounds.left:
-        told = rounds.around(centre, step)
-        if told is None:  # the budget ended within this round
-            break
-        value, low, high = told
-        best = rounds.at[int(np.argmin(rounds.scores))]
-        smallest = bool((step <= _STEP).all())
-        move = _newton(value, low, high, step)
-        if value > rounds.scores.min() and rounds.scores.min() < min(low.min(), high.min()):
-            centre, step = best, np.maximum(0.5 * step, _STEP)  # the last move led away
-            if smallest:
-                return f"the best of {len(rounds.scores)} points; no step of {_STEP:g} in log λ is better"
-            continue
-        if (np.abs(move) < 0.25 * step).all():
-            if smallest:
-                return f"the best of {len(rounds.scores)} points; it is level at {_STEP:g} in log λ"
-            step = np.maximum(0.5 * step, _STEP)
-        centre = centre + move
-    return f"the best of {len(rounds.scores)} points, by a stencil of {2 * len(bounds) + 1}"
-
-
-def _newton(value: float, low: np.ndarray, high: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """Of each coordinate the step to the minimum that central differences tell, at most two of theirs.
-
-    Where they bend the other way, or a side diverged, it is one step to the better side.
-    """
-    with np.errstate(invalid="ignore"):
-        slope, bend = (high - low) / (2 * step), (high - 2 * value + low) / step**2
-        move = -slope / np.where(bend > 0, bend, np.nan)
-    downhill = np.where(low < high, -step, step)
-    return np.clip(np.where(np.isfinite(move), move, downhill), -2 * step, 2 * step)

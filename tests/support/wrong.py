@@ -265,6 +265,7 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "search": {
         "space": (jr.space(jr.l2, lam=(0.1, 1.0)), "space"), "budget": (5, "count"),
         "metric": ("loss", "metric"), "checkpoint": (None, "directory"),
+        "nested": (0, "number of a thing"),
     },
     "space": {"make": (jr.l2, "maker"), "lam": ((0.1, 1.0), "range")},
     "stability": {"trainer": (sparse, "trainer"), "pairs": (2, "count"), "where": (jr.select.everything, "selector"), "rows": (False, "flag")},

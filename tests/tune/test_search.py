@@ -1,6 +1,7 @@
 """A search against dense grids: how near it comes, from where, and what it says where it cannot."""
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ import pytest
 from support.toy import Press
 
 import jaxreg as jr
-from jaxreg.tune.search import _bump
+from jaxreg.tune import Gain
+from jaxreg.tune._rounds import _bump
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 16)).astype(np.float32)
@@ -188,6 +190,97 @@ def test_a_stencil_finds_what_a_product_of_grids_finds():
         two, jr.space(lambda lam: of_two(lam, lam), lam=(1e-4, 10.0)), (X2, Y2), **options
     )
     assert got.choice.mean < 0.97 * one.choice.mean, "the kinds want strengths of their own"
+
+
+LAYERS = jr.space(of_two, narrow=(1e-4, 1.0), wide=(1e-3, 10.0))
+
+
+OF_TWO = np.arange(60) % 2
+
+
+def layered(targets=Y2, **options):
+    options = {**OPTIONS, "steps": 100, "folds": 3, "budget": 20, "nested": 3} | options
+    return jr.search(two, LAYERS, (X2, targets), **options)
+
+
+def test_several_strengths_are_compared_with_one_on_folds_that_neither_search_saw(monkeypatch):
+    seen, sweep = [], jr.sweep
+    module = importlib.import_module("jaxreg.tune.search")
+    monkeypatch.setattr(module, "sweep", lambda *a, **k: seen.append((a, k)) or sweep(*a, **k))
+    got = layered()
+    judged = [(a, k) for a, k in seen if isinstance(k["folds"], list)]
+    parts = [k["folds"][0][1] for _, k in judged]
+    assert sorted(np.concatenate(parts)) == list(range(60))
+    apart = []
+    for (args, options), part in zip(judged, parts):
+        rest = np.setdiff1d(np.arange(60), part)
+        np.testing.assert_array_equal(options["folds"][0][0], rest)
+        searched = [np.asarray(a[2][1]) for a, k in seen if k["folds"] == 3 and len(a[2][1]) == 40]
+        assert sum(np.array_equal(y, Y2[rest]) for y in searched) >= 2, "searched without that fold"
+        # Both choices, trained on the other rows and judged on that fold, by a sweep of their own.
+        several, one = sweep(two, args[1], (X2, Y2), **options).mean()
+        apart.append(several - one)
+    error = np.std(apart, ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+    assert got.gain.mean == pytest.approx(np.mean(apart), rel=1e-4)
+    assert got.gain.stderr == pytest.approx(error, rel=1e-3)
+    assert f"; {got.gain}" in got.choice.why
+    assert got.choice.lane_steps > 5 * sum(got.rounds) * 3 * 100
+
+
+def test_a_gain_is_real_from_two_standard_errors_on():
+    """Of differences -4, -2, -3 the error is sd sqrt(1/3 + 1/2) = 0.91."""
+    one = np.array([10.0, 10.0, 10.0])
+    gain = Gain.of(np.array([np.add(one, [-4, -2, -3]), one]), 7, "loss")
+    assert gain.real
+    assert repr(gain) == (
+        "on 3 folds that neither search saw, several strengths less one for all: -3 ± 0.91 of loss, lower "
+        "is better"
+    )
+    assert not Gain.of(np.array([np.add(one, [-4, -2, 3]), one]), 7, "loss").real
+    assert not Gain.of(np.array([np.add(one, [4, 2, 3]), one]), 7, "loss").real
+
+
+def test_where_one_strength_does_as_well_it_says_so():
+    """Targets of noise and one column of each kind: what two strengths gain is in the folds alone."""
+    noise = np.random.default_rng(8).normal(size=60).astype(np.float32)
+    got = layered(X2[:, 0] + X2[:, 5] + 2 * noise)
+    assert not got.gain.real
+    assert "several strengths are not shown to be better than one" in got.choice.warnings[-1]
+
+
+def test_the_single_strength_is_the_same_for_all_and_other_coordinates_are_free():
+    one = LAYERS.as_one()
+    assert one.ranges == {"narrow": (1e-4, 10.0)}
+    coords = one.at([[0.0]]).coords
+    assert [float(np.asarray(v)[0]) for v in coords.values()] == [1.0, 1.0]
+    make = lambda lr, a, b: {"reg": of_two(a, b), "lr": lr}
+    mixed = jr.space(make, lr=(1e-3, 0.1), a=(1e-4, 1.0), b=(1e-2, 1.0)).as_one()
+    assert mixed.ranges == {"lr": (1e-3, 0.1), "a": (1e-4, 1.0)}
+    assert mixed.tied == {"b": "a"}
+    assert (
+        jr.space(lambda lr, lam: {"reg": jr.l2(lam), "lr": lr}, lr=(1e-3, 1), lam=(0.1, 1)).as_one()
+        is None
+    )
+
+
+def test_what_is_not_compared_says_why():
+    for options, why in (
+        ({"nested": 0}, "`nested` is 0"),
+        ({"folds": OF_TWO}, "`folds` is no number"),
+    ):
+        got = layered(**options)
+        assert got.gain is None
+        assert f"Whether these do was not asked, since {why}" in got.choice.warnings[-1]
+    for options, text in (
+        ({"nested": 1}, "`nested` must be 0, or at least 2 folds, got 1"),
+        (
+            {"nested": 30, "folds": 59},
+            "`nested` = 30 folds leave 57 of 60 rows to train on, too few",
+        ),
+        ({"batch_size": 40}, "`nested` = 3 folds leave 26 of 60 rows"),
+    ):
+        with pytest.raises(ValueError, match=f"search: {text}"):
+            layered(**options)
 
 
 # --- merged results, and bad input ------------------------------------------------------------------
