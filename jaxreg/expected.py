@@ -33,6 +33,8 @@ class ExpectedError:
       usual: the standard error that cross-validation gives it, which is too small.
       lane_steps: steps of training that this took.
       warnings: what to know before relying on it.
+      optimism: by how much having chosen by the same rows flatters, which is in the mean; NaN where it is
+        not known, and not in it.
     """
 
     mean: float
@@ -43,6 +45,7 @@ class ExpectedError:
     usual: float = float("nan")
     lane_steps: int = 0
     warnings: tuple[str, ...] = ()
+    optimism: float = float("nan")
 
     def interval(self, level: float = 0.9) -> tuple[float, float]:
         """The central interval of a normal distribution, mean ∓ z stderr.
@@ -68,6 +71,9 @@ class ExpectedError:
         ]
         if np.isfinite(self.usual):
             lines.append(f"  cross-validation alone would say ± {self.usual:.2g}")
+        if np.isfinite(self.optimism):
+            flatters = _digits(self.optimism, self.stderr)
+            lines.append(f"  having chosen by these rows flatters by {flatters}, which is in it")
         lines += [f"  cost: {self.lane_steps:,} lane-steps"] * bool(self.lane_steps)
         return "\n".join([*lines, *(f"  warning: {text}" for text in self.warnings)])
 

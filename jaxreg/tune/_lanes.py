@@ -16,14 +16,15 @@ def numpy_rng(key: Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.bits(key, (2,))).tolist())
 
 
-def refuse_diverged(owner: str, result: SweepResult) -> None:
-    """Refuse trainings that diverged, of which a mean would be taken.
+def refuse_diverged(owner: str, result: SweepResult, point: int | slice = slice(None)) -> None:
+    """Refuse trainings that diverged, of a point or of all, of which a mean would be taken.
 
     Raises:
       ValueError: there is one.
     """
-    bad = int((np.asarray(result.status) == Status.DIVERGED).sum())
+    status = np.asarray(result.status)[point]
+    bad = int((status == Status.DIVERGED).sum())
     if bad:
         raise ValueError(
-            f"{owner}: {bad} of {np.size(result.status)} trainings diverged. Lower the learning rate."
+            f"{owner}: {bad} of {status.size} trainings diverged. Lower the learning rate."
         )

@@ -12,6 +12,13 @@ estimate and how well does it do it?", algorithm 1 and section 4.3):
 
 with e_ncv the mean of all e_in, and e_cv that of all e_out. Everything is averaged over repeats with other
 folds.
+
+Having chosen λ by the same rows flatters them. Where it is asked for, each outer fold chooses anew by the
+inner ones, which have not seen it (Varma & Simon 2006), and what that costs on the fold,
+
+    optimism = mean_k (e_out,k of the λ that is chosen without fold k - e_out,k of the λ at hand),
+
+is added to the mean, and its standard error over folds to the other.
 """
 
 from __future__ import annotations
@@ -25,13 +32,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxreg.choice import Choice
+from jaxreg._check import flag
+from jaxreg.choice import RULES, Choice, choose
 from jaxreg.expected import ExpectedError
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.intake import as_rows, check_key, count
 from jaxreg.fit.trainer import MakeTrainer, Trainer
-from jaxreg.grid import points
+from jaxreg.grid import Grid, points
 from jaxreg.results import SweepResult
+from jaxreg.scores import Scores, simplicity
 from jaxreg.sweeps.refit import choices_of, options_of
 from jaxreg.sweeps.sweep import sweep
 from jaxreg.tune._lanes import numpy_rng, refuse_diverged
@@ -81,13 +90,15 @@ def expected_error(
     folds: int = 10,
     repeats: int = 5,
     seeds: int = 1,
+    choosing: bool = False,
     **options: Any,
 ) -> ExpectedError:
     """The loss to expect on new rows of what a sweep chose, by nested cross-validation.
 
     It trains repeats x folds^2 x seeds lanes, in one program. λ is taken as chosen: by how much having
-    chosen it by the same rows flatters the estimate is not in it, which is little where the λ of the grid
-    are few or the curve is flat. Rows must be drawn independently of each other: no groups, no time.
+    chosen it by the same rows flatters the estimate is in it with `choosing` alone, and is little where the
+    λ of the grid are few or the curve is flat. Rows must be drawn independently of each other: no groups,
+    no time.
 
     Args:
       trainer: the function point -> `Trainer` of the sweep, whose loss is a mean over rows.
@@ -98,6 +109,8 @@ def expected_error(
       folds: K, at least 3; 10 as in the paper, since the model of a fold should be nearly that of all rows.
       repeats: with other folds; the standard error of few of them is noisy.
       seeds: trainings of each, of which the mean is taken.
+      choosing: whether each fold chooses anew among all points of the result, by the same rule, so that
+        what choosing flatters is counted; as many times the lanes as there are points.
       options: for `jaxreg.sweep`. `steps` and `batch_size` are those of the sweep by default; a batch that
         is larger than the rows of two folds less becomes these, and a warning says so.
 
@@ -133,11 +146,14 @@ def expected_error(
     folds = count("expected_error", "folds", folds, 3)
     repeats = count("expected_error", "repeats", repeats)
     seeds = count("expected_error", "seeds", seeds)
-    lanes = repeats * folds**2 * seeds
+    choosing = flag("expected_error", "choosing", choosing)
+    grid = _grid(result, choice, choosing)
+    lanes = len(grid) * repeats * folds**2 * seeds
     if lanes > _MOST:
+        times = f" x {len(grid)} points" * choosing
         raise ValueError(
             f"expected_error: `repeats` x `folds`^2 x `seeds` must be at most {_MOST:,} trainings, got "
-            f"{repeats} x {folds}^2 x {seeds}. Ten folds and five repeats are usual."
+            f"{repeats} x {folds}^2 x {seeds}{times}. Ten folds and five repeats are usual."
         )
     given = options_of("expected_error", result, options)
     if given.get("sample_weight") is not None:
@@ -155,7 +171,7 @@ def expected_error(
     parts = _parts(numpy_rng(split), n, folds, repeats)
     found = sweep(
         _with_rows(trainer, len(data)),
-        points([choice.point]),
+        grid,
         data,
         folds=[pair for folds_ in parts for pair in _pairs(folds_)],
         seeds=seeds,
@@ -163,8 +179,48 @@ def expected_error(
         **({"evals": 1, "keep_params": False} | given),
     )
     mean, error, usual = estimate(_losses(found, parts))
+    optimism, flattered = _optimism(found, result, choice, parts) if choosing else (np.nan, 0.0)
+    if choosing:
+        mean, error = mean + optimism, float(np.hypot(error, flattered))
     how = f"nested cross-validation, {repeats} x {folds} folds of {folds} (Bates, Hastie & Tibshirani 2021)"
-    return ExpectedError(mean, error, choice, how, "loss", usual, lanes * int(found.time[-1]), told)
+    cost = lanes * int(found.time[-1])
+    return ExpectedError(mean, error, choice, how, "loss", usual, cost, told, optimism)
+
+
+def _grid(result: SweepResult, choice: Choice, choosing: bool) -> Grid:
+    """The point that was chosen, and with `choosing` behind it those it was chosen from."""
+    if not choosing:
+        return points([choice.point])
+    if choice.rule not in RULES or choice.metric != "valid loss":
+        raise ValueError(
+            "expected_error: `choosing` = True chooses anew by a rule of SweepResult.best and the valid "
+            f"loss, got a choice by {choice.rule!r} and {choice.metric}. Name the rule, as in rule='min'."
+        )
+    every = jax.tree.map(lambda one, all_: jnp.concatenate([jnp.asarray(one)[None], all_]),
+                         choice.point, result.points)  # fmt: skip
+    coords = {n: jnp.append(choice.coords[n], jnp.asarray(v)) for n, v in result.coords.items()}
+    return Grid(every, tuple(coords.values()), tuple(coords), result.strengths)
+
+
+def _optimism(
+    found: SweepResult, result: SweepResult, choice: Choice, parts: list[list[np.ndarray]]
+) -> tuple[float, float]:
+    """What choosing flatters, and its standard error over the folds of each repeat."""
+    repeats, folds = len(parts), len(parts[0])
+    losses = found.scores("loss").reshape(-1, repeats, folds, folds, found.status.shape[2])
+    outer = losses[:, :, :, 0].mean(-1)
+    order, simple = simplicity(result.coords, result.strengths, None)
+    apart = np.empty((repeats, folds))
+    for at in np.ndindex(apart.shape):
+        inner = losses[(slice(1, None), *at, slice(1, None))]
+        taken = choose(choice.rule, Scores(inner, result.coords, order, simple)).index
+        apart[at] = outer[(1 + taken, *at)] - outer[(0, *at)]
+    if not np.isfinite(apart).all():
+        raise ValueError(
+            "expected_error: a point that a fold chooses diverged when it was trained on all rows but "
+            "that fold. Lower the learning rate, or leave weak penalties out of the grid."
+        )
+    return float(apart.mean()), float(apart.mean(0).std(ddof=1) / np.sqrt(folds))
 
 
 def _fit_batches(given: dict[str, Any], options: dict[str, Any], fewest: int) -> tuple[str, ...]:
@@ -194,7 +250,7 @@ def _pairs(parts: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _losses(found: SweepResult, parts: list[list[np.ndarray]]) -> Losses:
-    refuse_diverged("expected_error", found)
+    refuse_diverged("expected_error", found, 0)
     shape = len(parts), len(parts[0]), len(parts[0])
     loss, square, rows = (
         found.scores(name)[0].reshape(*shape, -1) for name in ("loss", _SQUARE, _ROWS)

@@ -254,7 +254,7 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "expected_error": {
         "result": (RESULT, "result"), "rule": ("min", "one rule"), "folds": (3, "count"),
-        "repeats": (1, "count"),
+        "repeats": (1, "count"), "choosing": (False, "flag"),
     },
     "hypergradient": {
         "params": (jnp.linalg.solve(X.T @ X / len(X) + 0.1 * jnp.eye(3), X.T @ Y / len(X)), "parameters"),

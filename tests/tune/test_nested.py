@@ -1,5 +1,7 @@
 """The error to expect: nested cross-validation against loops over closed forms, and what it covers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -152,6 +154,74 @@ def test_what_each_fold_learns_beforehand_is_learnt_again(result, seen):
     assert (got.mean, got.stderr) == pytest.approx((mean, error), rel=1e-3)
 
 
+# --- what choosing flatters ---------------------------------------------------------------------------
+
+LAMS = (0.01, 0.1, 0.4, 1.0)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    return jr.sweep(trainer, jr.grid(jr.l2, lam=LAMS), (X, Y), folds=4, steps=150, key=KEY, evals=1)
+
+
+def optimism_by_hand(parts, lam):
+    """Of each fold the loss of the λ that the others choose, less that of the λ at hand."""
+    apart = []
+    for of in parts:
+        for k, held in enumerate(of):
+            rest = [p for j, p in enumerate(of) if j != k]
+            others = lambda j, rest=rest: np.concatenate([p for i, p in enumerate(rest) if i != j])
+            inner = [
+                np.mean([losses(X, Y, others(j), p, at).mean() for j, p in enumerate(rest)])
+                for at in LAMS
+            ]
+            out = lambda at, rest=rest, held=held: losses(
+                X, Y, np.concatenate(rest), held, at
+            ).mean()
+            apart.append(out(LAMS[int(np.argmin(inner))]) - out(lam))
+    apart = np.reshape(apart, (len(parts), -1)).mean(0)
+    return apart.mean(), apart.std(ddof=1) / np.sqrt(len(apart))
+
+
+def test_choosing_anew_in_each_fold_counts_what_choosing_flatters(swept, seen):
+    more = {"key": KEY, "folds": 4, "repeats": 3}
+    got = jr.expected_error(trainer, swept, (X, Y), **more, choosing=True)
+    lam = float(got.choice.coords["lam"])
+    optimism, error = optimism_by_hand(seen[0], lam)
+    assert abs(optimism) > 1e-4, "or the test tells nothing"
+    assert got.optimism == pytest.approx(optimism, rel=1e-2)
+    mean, plain, _ = by_hand(X.astype(float), Y.astype(float), seen[0], lam)
+    assert got.mean == pytest.approx(mean + optimism, rel=1e-3)
+    assert got.stderr == pytest.approx(np.hypot(plain, error), rel=1e-3)
+    assert got.lane_steps == 5 * 3 * 16 * 150
+    assert "having chosen by these rows flatters by" in repr(got)
+    without = jr.expected_error(trainer, swept, (X, Y), **more)
+    assert np.isnan(without.optimism)
+    assert "flatters" not in repr(without)
+
+
+def test_it_chooses_by_the_rule_that_chose(swept):
+    """Between points it is the place at hand, from which others in the folds differ; of one point nothing."""
+    more = {"key": KEY, "folds": 4, "repeats": 1, "choosing": True}
+    place = dataclasses.replace(
+        swept.best(), rule="parabola", point=jr.l2(0.05), coords={"lam": 0.05}
+    )
+    between = jr.expected_error(trainer, swept, (X, Y), rule=place, **more)
+    assert between.choice.coords == {"lam": 0.05}
+    assert abs(between.optimism) > 1e-4
+    single = jr.sweep(
+        trainer, jr.grid(jr.l2, lam=[0.1]), (X, Y), folds=4, steps=150, key=KEY, evals=1
+    )
+    assert jr.expected_error(trainer, single, (X, Y), **more).optimism == 0
+    searched = dataclasses.replace(swept.best(), rule="search")
+    by_accuracy = dataclasses.replace(swept.best(), metric="valid accuracy")
+    for odd in (searched, by_accuracy):
+        with pytest.raises(
+            ValueError, match="`choosing` = True chooses anew by a rule.*got a choice by"
+        ):
+            jr.expected_error(trainer, swept, (X, Y), rule=odd, **more)
+
+
 BAD = {
     "many": (
         {"repeats": 10**6},
@@ -160,6 +230,12 @@ BAD = {
     ),
     "folds": ({"folds": 2}, ValueError, "`folds` must be an integer of at least 3, got 2"),
     "repeats": ({"repeats": 0}, ValueError, "`repeats` must be an integer of at least 1"),
+    "choosing": ({"choosing": 1}, TypeError, "`choosing` must be True or False"),
+    "many points": (
+        {"repeats": 10**4, "choosing": True},
+        ValueError,
+        r"got 10000 x 10\^2 x 1 x 3 points",
+    ),
     "seeds": ({"seeds": True}, ValueError, "`seeds` must be an integer of at least 1"),
     "rows": ({"folds": 30}, ValueError, "30 folds need at least 60 rows, got 41"),
     "rule": ({"rule": "best"}, ValueError, "`rule` must be one of"),
