@@ -136,11 +136,7 @@ def expected_error(
       cross-validation alone would say ± 0.059
       cost: 5,000 lane-steps
     """
-    if not isinstance(rule, (str, Choice)):
-        raise TypeError(
-            f"expected_error: `rule` must be the name of a rule, such as 'min', or a Choice, got {rule!r}."
-        )
-    (choice,) = choices_of("expected_error", result, rule)
+    choice = _choice(result, rule)
     trainer_at("expected_error", trainer, choice.point)
     check_key("expected_error", key)
     folds = count("expected_error", "folds", folds, 3)
@@ -185,6 +181,14 @@ def expected_error(
     how = f"nested cross-validation, {repeats} x {folds} folds of {folds} (Bates, Hastie & Tibshirani 2021)"
     cost = lanes * int(found.time[-1])
     return ExpectedError(mean, error, choice, how, "loss", usual, cost, told, optimism)
+
+
+def _choice(result: Any, rule: Any) -> Choice:
+    if not isinstance(rule, (str, Choice)):
+        raise TypeError(
+            f"expected_error: `rule` must be the name of a rule, such as 'min', or a Choice, got {rule!r}."
+        )
+    return choices_of("expected_error", result, rule)[0]
 
 
 def _grid(result: SweepResult, choice: Choice, choosing: bool) -> Grid:
