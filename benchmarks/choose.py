@@ -4,11 +4,13 @@ Sections (--only): `rules`, every rule of choice on twenty draws of three data s
 `intervals`, how often nominal 90 % intervals of the expected error hold it, on ridge simulations;
 `search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
 stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
-λ beside scikit-learn's. Test rows are those that a draw left out; nothing chose by them.
+λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each group
+of columns. Test rows are those that a draw left out; nothing chose by them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -29,6 +31,7 @@ from _common import (
 )
 from _intervals import CASES, data_set
 from _resampled import Draw, Task, draws, linear, net
+from _ridge import groups, kfold
 
 import jaxreg as jr
 from jaxreg.choice import RULES, Choice, Pick, choose
@@ -39,7 +42,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
     parser.add_argument("--draws", type=int, default=20, help="resamplings; default: 20")
     args = parser.parse_args()
-    for name in args.only or SECTIONS:
+    for name in args.only or _installed():
         began = time.perf_counter()
         rows, bounds = SECTIONS[name](3 if args.smoke else args.draws, args.smoke)
         emit(f"choose {name}", [*rows, *bounds])
@@ -50,14 +53,21 @@ def main() -> None:
             print(f"{name}: {time.perf_counter() - began:.0f} s")
 
 
+def _installed() -> list[str]:
+    """All sections but those of a library that is not there."""
+    return [n for n in SECTIONS if n not in NEEDS or importlib.util.find_spec(NEEDS[n])]
+
+
 def _show(title: str, rows: Sequence[Row]) -> None:
     columns = list(rows[0])
-    cells = [[_text(row[name]) for name in columns] for row in rows]
+    cells = [[_text(row[name], name.endswith("_iqr")) for name in columns] for row in rows]
     show(f"{title}\n{machine()}", columns, cells)
 
 
-def _text(value: object) -> str:
+def _text(value: object, span: bool = False) -> str:
     if isinstance(value, list):
+        if span:
+            return f"{value[0]:.3g} … {value[1]:.3g}"
         return f"{value[0]:+.4f} ± {value[1]:.4f}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
@@ -294,7 +304,9 @@ def _ridge(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
 
 SECTIONS: dict[str, Callable[[int, bool], tuple[list[Row], list[Row]]]] = {
     "rules": _rules, "intervals": _intervals, "search": _search, "layers": _layers, "ridge": _ridge,
+    "kfold": kfold, "groups": groups,
 }  # fmt: skip
+NEEDS = {"kfold": "himalaya"}
 
 
 if __name__ == "__main__":

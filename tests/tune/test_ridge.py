@@ -219,6 +219,15 @@ BAD = {
     "below 0": ((np.ones((5, 2)), np.ones(5)), {"lam": [-1.0]}, ValueError, r"got \[-1.0\]"),
     "none": ((np.ones((5, 2)), np.ones(5)), {"lam": []}, ValueError, r"`lam` must be strengths.*got \[\]"),
     "words": ((np.ones((5, 2)), np.ones(5)), {"lam": "many"}, TypeError, "`lam` must be numbers, got 'many'"),
+    "no response": ((np.ones((5, 2)), np.ones((5, 0))), {}, ValueError, r"and \[5, 0\]"),
+    "a flag as lam": ((np.ones((5, 2)), np.ones(5)), {"lam": True}, TypeError, "`lam` must be numbers, got True"),
+    "a table of lam": ((np.ones((5, 2)), np.ones(5)), {"lam": [[1.0]]}, ValueError, "`lam` must be strengths"),
+    "one fold": ((np.ones((5, 2)), np.ones(5)), {"folds": 1}, ValueError, "ridge_path: `folds` must be an integer of at least 2, got 1"),
+    "six folds": ((np.ones((5, 2)), np.ones(5)), {"folds": 6}, ValueError, "ridge_path: `folds` must be at most the 5 rows there are, got 6"),
+    "folds of text": ((np.ones((5, 2)), np.ones(5)), {"folds": "x"}, TypeError, "^ridge_path: `folds` must say which rows each fold has, got 'x'"),
+    "folds of a flag": ((np.ones((5, 2)), np.ones(5)), {"folds": True}, TypeError, "^ridge_path: `folds` must say .*got True"),
+    "folds overlap": ((np.ones((5, 2)), np.ones(5)), {"folds": [([0, 1, 2], [2, 3])]}, ValueError, "^ridge_path: fold 0 of `folds` trains on a row it validates on"),
+    "few to train on": ((np.ones((5, 2)), np.ones(5)), {"folds": 2}, ValueError, "`folds` must leave at least 3 rows to train on in every fold, got 2"),
     "flag": ((np.ones((5, 2)), np.ones(5)), {"intercept": "no"}, TypeError, "`intercept` must be True or False"),
 }  # fmt: skip
 
@@ -230,6 +239,23 @@ def test_bad_input_is_named(name):
         ridge_path(args, **more)
 
 
-def test_a_criterion_that_is_none():
-    with pytest.raises(ValueError, match=r"`by` must be one of \['aic', .*got 'cv'"):
-        ridge_path(data(30, 5)).best("cv")
+def test_what_cannot_be_asked_is_named():
+    path = ridge_path(data(30, 5, responses=2))
+    for asked in (path.best, path.per_response):
+        for odd in ("nothing", None, 3, ["loo"]):
+            with pytest.raises(ValueError, match=r"`by` must be one of \['aic', .*got "):
+                asked(odd)
+        with pytest.raises(ValueError, match="'cv' needs folds, got none. Give `folds`"):
+            asked("cv")
+    with pytest.raises(ValueError, match="'cv' needs folds"):
+        _ = path.cv_stderr
+    with pytest.raises(ValueError, match="`rule` must be 'min' but for by='cv'.*got 'paired'"):
+        path.best("loo", "paired")
+    with pytest.raises(ValueError, match=r"best: `rule` must be one of .*got 'no'"):
+        ridge_path(data(30, 5), folds=3).best("cv", "no")
+    with pytest.raises(
+        ValueError, match=r"coef: `lam` must be a number, or one for each of 2 resp.*\[3\]"
+    ):
+        path.coef([1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="coef: `lam` must be numbers, got None"):
+        path.coef(None)
