@@ -215,9 +215,9 @@ def bound(what: str, measured: float, *, least: float = -math.inf, most: float =
     limit |= {"at_most": most} if most < math.inf else {}
     return {
         "bound": what,
-        "measured": round(measured, 4),
+        "measured": round(float(measured), 4),
         **limit,
-        "kept": least <= measured <= most,
+        "kept": bool(least <= measured <= most),
     }
 
 
