@@ -5,7 +5,7 @@ Sections (--only): `rules`, every rule of choice on twenty draws of three data s
 `search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
 stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
 λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each group
-of columns. Test rows are those that a draw left out; nothing chose by them.
+of columns; `variables`, which ones are found. Test rows are those that a draw left out; nothing chose by them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from _common import (
 from _intervals import CASES, data_set
 from _resampled import Draw, Task, draws, linear, net
 from _ridge import groups, kfold
+from _stability import variables
 
 import jaxreg as jr
 from jaxreg.choice import RULES, Choice, Pick, choose
@@ -304,7 +305,7 @@ def _ridge(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
 
 SECTIONS: dict[str, Callable[[int, bool], tuple[list[Row], list[Row]]]] = {
     "rules": _rules, "intervals": _intervals, "search": _search, "layers": _layers, "ridge": _ridge,
-    "kfold": kfold, "groups": groups,
+    "kfold": kfold, "groups": groups, "variables": variables,
 }  # fmt: skip
 NEEDS = {"kfold": "himalaya"}
 

@@ -14,12 +14,15 @@ import optax
 import jaxreg as jr
 from jaxreg.choice import Choice
 from jaxreg.cli import data as datasets
-from jaxreg.cli import models
+from jaxreg.cli import models, whole
 from jaxreg.cli.data import Dataset, Rows
 from jaxreg.cli.data.problems import did_you_mean
-from jaxreg.cli.settings import Settings, parse_halving, parse_rules
+from jaxreg.cli.settings import WITHOUT_FOLDS, Settings, parse_halving, parse_rules
 from jaxreg.fit.check import check, check_signs
+from jaxreg.fit.classes import lacking
+from jaxreg.fit.overlap import known, overlap, refuse_overlap
 from jaxreg.fit.prepare import prepared
+from jaxreg.fit.splits import make_splits
 from jaxreg.grid import Grid
 from jaxreg.metrics import Bound
 from jaxreg.sweeps import Refit
@@ -41,7 +44,7 @@ class Job(NamedTuple):
     test: tuple[np.ndarray, np.ndarray]
     trainer: Callable[[jr.Penalty], jr.Trainer]
     grid: Grid
-    init: Callable
+    model: models.Model
     learnt: Callable | None  # what each fold learns of its training rows beforehand
     folds: Any
     warnings: tuple[str, ...] = ()
@@ -61,10 +64,22 @@ class Job(NamedTuple):
             prepare=self.learnt, checkpoint=checkpoint, callbacks=callbacks, progress=progress,
         )  # fmt: skip
 
-    def choices(self, result: jr.SweepResult) -> list[Choice]:
-        """What each rule chooses, by the metric that was asked for."""
+    @property
+    def rules(self) -> tuple[str, ...]:
+        return parse_rules(self.settings.choose)
+
+    @property
+    def without_folds(self) -> list[str]:
+        """The rules that look at models of all training rows."""
+        return [rule for rule in self.rules if rule in WITHOUT_FOLDS]
+
+    def choices(self, result: jr.SweepResult, all_rows: jr.SweepResult | None) -> list[Choice]:
+        """What each rule chooses, by the metric that was asked for, or without folds."""
         return [
-            result.best(rule, self.settings.metric) for rule in parse_rules(self.settings.choose)
+            whole.choose(self, rule, all_rows)
+            if all_rows is not None and rule in WITHOUT_FOLDS
+            else result.best(rule, self.settings.metric)
+            for rule in self.rules
         ]
 
     def refit(
@@ -78,7 +93,7 @@ class Job(NamedTuple):
         more = {"callbacks": callbacks, "progress": progress}
         return self._again(result, chosen, seeds=self.settings.refits, **more)
 
-    def model(self, result: jr.SweepResult, refit: Refit, choice: Choice) -> Any:
+    def fitted(self, result: jr.SweepResult, refit: Refit, choice: Choice) -> Any:
         """Parameters of the choice, trained on all training rows, as long as when it was tested."""
         name = f"chosen by {choice.rule}"
         steps = refit.steps[refit.names.index(name)]
@@ -90,8 +105,8 @@ class Job(NamedTuple):
     def _again(self, result: jr.SweepResult, rule: Any, **options: Any) -> Refit:
         key = jax.random.fold_in(jax.random.key(self.settings.seed), 1)
         return jr.refit(
-            self.trainer, result, self.train, rule=rule, test=self.test, prepare=self.learnt, key=key,
-            **options,
+            self.trainer, result, self.train, rule=rule, test=known(self.test), prepare=self.learnt,
+            key=key, **options,
         )  # fmt: skip
 
 
@@ -119,9 +134,12 @@ def prepare(settings: Settings) -> Job:
     checked = check("sweep", trainer, point, ready.data, key, ready.of_fold(0))
     check_signs("sweep", trainer, point, checked)
     folds = _folds(settings, dataset, rows)
+    _refuse_lacking(settings, dataset, rows, folds)
     warnings = (*datasets.leaks(dataset), *(_told(train, test) if settings.test else ()))
     pair = test.X, np.asarray(test.y)
-    return Job(settings, dataset, train, pair, trainer, grid, model.init, learnt, folds, warnings)
+    job = Job(settings, dataset, train, pair, trainer, grid, model, learnt, folds, warnings)
+    whole.check(job, job.without_folds)
+    return job
 
 
 def _split(s: Settings, dataset: Dataset) -> tuple[np.ndarray, Rows]:
@@ -151,13 +169,8 @@ def _told(train: tuple[np.ndarray, np.ndarray], test: Rows) -> Iterator[str]:
             f"{count} of {len(test.X)} test rows have a value of {name!r} that no row of the data has; it "
             "counts as none of them."
         )
-    join = lambda X, y: {row.tobytes() for row in np.column_stack([X, y]).astype(float)}
-    both = len(join(*train) & join(test.X, np.asarray(test.y)))
-    if both * 10 > len(test.X):
-        yield (
-            f"{both} distinct rows of the test set are in the training rows too; its scores are too good. "
-            "Remove them from one of the two."
-        )
+    found = overlap(train, (test.X, np.asarray(test.y).astype(train[1].dtype)))
+    yield from refuse_overlap("sweep", "--test", found, "the data")
 
 
 def _folds(s: Settings, dataset: Dataset, rows: np.ndarray) -> Any:
@@ -172,6 +185,25 @@ def _folds(s: Settings, dataset: Dataset, rows: np.ndarray) -> Any:
     groups = None if dataset.groups is None else dataset.groups[rows]
     y = dataset.y[rows] if s.stratify else None
     return jr.folds(len(rows), s.folds, groups=groups, y=y, seed=s.seed)
+
+
+def _refuse_lacking(s: Settings, dataset: Dataset, rows: np.ndarray, folds: Any) -> None:
+    """Refuse folds of which one is judged on a class that it has no row of to train on."""
+    if dataset.task != "classification":
+        return
+    y = np.asarray(dataset.y[rows])
+    found = lacking(make_splits(folds, len(rows), 0, jax.random.key(s.seed)).table.times, y)
+    if not found:
+        return
+    fold, c = found[0]
+    name, count = (dataset.class_names or range(c + 1))[c], int((y == c).sum())
+    free = dataset.times is None and not s.stratify and count > 1
+    remedy = "Give --stratify, or leave" if free else "Leave"
+    raise ValueError(
+        f"--folds: fold {fold} is judged on the class {name!r} and has no row of it to train on, got "
+        f"{count} of it in all; its loss would say nothing of λ. {remedy} the rows of the class out, or "
+        "join it with another."
+    )
 
 
 def _own(data: str) -> bool:

@@ -25,6 +25,7 @@ examples:
   jaxreg sweep visits.csv --target outcome --groups patient --stratify --metric roc_auc
   jaxreg sweep train.csv --test test.csv --one-hot text --impute median
   jaxreg sweep wine --choose paired,1se
+  jaxreg sweep wine --model linear --choose min,evidence,loo
   jaxreg sweep digits --lams 1e-6:1:64 --halving 0.5:3 --patience 5
   jaxreg sweep --resume runs/digits
   jaxreg sweep --again runs/digits/settings.json --steps 2000
@@ -54,6 +55,11 @@ What other rules take from a sweep that has been trained: nothing is trained aga
   percent        the largest λ on the way from the best that is within 1 % of its mean
   1se            the largest λ within one standard error of the level of the best, the classic rule, which
                  goes further than the folds can tell apart
+
+and, of a run with --choose evidence,loo, whose models of all training rows it has kept:
+
+  evidence       the maximum of the marginal likelihood (l2)
+  loo            the least leave-one-out loss, by a formula (--model linear)
 
 examples:
   jaxreg choose runs/digits
@@ -139,7 +145,8 @@ _OPTIONS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
             {"metavar": "NAME"},
         ),
         "choose": (
-            f"rules that choose λ, with commas, of {', '.join(RULES)}; all choices are refitted and tested",
+            f"rules that choose λ, with commas, of {', '.join(RULES)}, and without folds evidence (l2) and "
+            "loo (--model linear); all choices are refitted and tested",
             {"metavar": "RULES"},
         ),
         "seeds": ("repetitions of each fold", {"type": int}),

@@ -39,6 +39,9 @@ def describe(job: Job) -> str:
         f"{len(job.grid)} λ x {s.folds} folds x {s.seeds} seeds = {lanes} trainings of {s.steps} steps in "
         "one program."
     )
+    if job.without_folds:
+        more = len(job.grid) * s.seeds
+        text += f" {more} more on all rows, for {' and '.join(job.without_folds)}."
     return "\n".join([text, *_giving_up(job)])
 
 
@@ -72,7 +75,7 @@ def _giving_up(job: Job) -> Iterator[str]:
 
 def penalized(job: Job) -> str:
     """The audit table: which leaf is hit by which term."""
-    params = job.init(jax.random.key(job.settings.seed))
+    params = job.model.init(jax.random.key(job.settings.seed))
     return str(jr.tabulate(job.grid[len(job.grid) // 2], params))
 
 

@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jaxreg as jr
-from jaxreg.cli import output
+from jaxreg.cli import output, whole
 from jaxreg.cli.folder import RunFolder
 from jaxreg.cli.interrupt import Presses
 from jaxreg.cli.job import Job, prepare
 from jaxreg.cli.model_file import write_model
-from jaxreg.cli.settings import Settings
+from jaxreg.cli.settings import WITHOUT_FOLDS, Settings
 
 __all__ = ["INTERRUPTED", "resume", "start"]
 
@@ -91,26 +91,40 @@ def _work(job: Job, folder: RunFolder) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(output.sweep_table(result, width, job.settings.metric), end="\n\n", flush=True)
     output.write_sweep(folder.path, result, job.settings.metric)
+    all_rows = _all_rows(job, folder)
     try:
-        chosen = job.choices(result)
+        chosen = job.choices(result, all_rows)
     except ValueError:  # nothing can be chosen, and going on would not change it
         folder.finish()
         raise
     by = "" if job.settings.metric == "loss" else f" of {job.settings.metric}"
     for choice in chosen:
-        print(f"λ chosen by {choice.rule}{by}: {choice.coords['lam']:.3g}")
+        what = "" if choice.rule in WITHOUT_FOLDS else by
+        print(f"λ chosen by {choice.rule}{what}: {choice.coords['lam']:.3g}")
+        for text in choice.warnings if choice.rule in WITHOUT_FOLDS else ():
+            print(f"jaxreg: warning: {choice.rule}: {text}", file=sys.stderr)
     print(flush=True)
     with Presses() as presses:
         refit = job.refit(result, chosen, [presses])
     print(refit, end="\n\n")
     output.write_test(folder.path, refit)
-    models = {c.rule: (float(c.coords["lam"]), job.model(result, refit, c)) for c in chosen}
+    models = {c.rule: (float(c.coords["lam"]), job.fitted(result, refit, c)) for c in chosen}
     write_model(folder.path, job, models)
     folder.finish()
     names = ", ".join(sorted(p.name for p in folder.path.iterdir()))
     print(f"{time.perf_counter() - started:.0f} s. In {folder.path}: {names}")
     print(f"Again: jaxreg sweep --again {folder.path / 'settings.json'}")
     print(f"New rows: jaxreg predict {folder.path} FILE")
+
+
+def _all_rows(job: Job, folder: RunFolder) -> jr.SweepResult | None:
+    """Every λ trained on all training rows, where a rule asks for it."""
+    if not job.without_folds:
+        return None
+    with Presses() as presses:
+        result = whole.train(job, [presses])
+    result.save(folder.path / whole.FILE, overwrite=True)
+    return result
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from jaxreg.grid import Grid
 
 __all__ = [
     "CHOICES",
+    "WITHOUT_FOLDS",
     "Settings",
     "parse_halving",
     "parse_lams",
@@ -44,6 +45,8 @@ CHOICES = {
     "coupling": ("auto", "gradient", "decoupled", "proximal"),
     "optimizer": ("adam", "sgd"),
 }
+# Rules that look at models of all training rows.
+WITHOUT_FOLDS = ("evidence", "loo")
 # The least that each number may be.
 _LEAST = {
     "folds": 2, "seeds": 1, "refits": 1, "steps": 1, "batch_size": 1, "train_size": 0, "patience": 1,
@@ -247,11 +250,12 @@ def parse_rules(text: str) -> tuple[str, ...]:
     ('min', 'paired')
     """
     rules = tuple(name.strip() for name in text.split(",") if name.strip())
+    known = (*RULES, *WITHOUT_FOLDS)
     for name in rules:
-        if name not in RULES:
+        if name not in known:
             raise ValueError(
-                f"--choose: there is no rule {name!r}{did_you_mean(name, RULES)} There are "
-                f"{', '.join(RULES)}."
+                f"--choose: there is no rule {name!r}{did_you_mean(name, known)} There are "
+                f"{', '.join(known)}."
             )
     if not rules or len(set(rules)) < len(rules):
         raise ValueError(f"--choose must name rules, each once, such as min,paired, got {text!r}.")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jaxreg._check import flag
+from jaxreg.fit.classes import check_classes
 from jaxreg.fit.intake import count
 
 __all__ = ["Folds", "folds"]
@@ -84,8 +85,9 @@ def folds(
       seed: of the random splits.
 
     Raises:
-      ValueError: a number is out of range, lengths differ, there are fewer groups or times than folds, or
-        arguments contradict each other. TypeError: a number is none.
+      ValueError: a number is out of range, lengths differ, there are fewer groups or times than folds,
+        arguments contradict each other, or a fold has no row of a class of `y` to train on that it is
+        judged on. TypeError: a number is none.
 
     Sources: Arlot & Celisse, A survey of cross-validation procedures (2010), sections 4 and 8.
 
@@ -114,6 +116,8 @@ def folds(
     for _ in range(repeats):
         number = _numbers(rng, n, k, y, groups)
         pairs += [(np.flatnonzero(number != f), np.flatnonzero(number == f)) for f in range(k)]
+    if y is not None:
+        check_classes("folds", pairs, y, groups is not None)
     kinds = {"stratified": y is not None, "whole groups": groups is not None}
     return Folds(n, pairs, repeats, ", ".join(w for w, on in kinds.items() if on) or "random")
 

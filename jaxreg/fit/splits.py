@@ -185,8 +185,9 @@ def _pairs(folds: Any, n: int) -> list[tuple[np.ndarray, np.ndarray]]:
         both = np.intersect1d(train, valid)
         if both.size:
             raise ValueError(
-                f"sweep: fold {f} of `folds` trains on a row it validates on "
-                f"({int(both[0])}); its score would not be honest."
+                f"sweep: fold {f} of `folds` trains on a row it validates on, got {both.size} of its "
+                f"{len(np.unique(valid))} validation rows among those to train on, the first is row "
+                f"{int(both[0])}; its score would be too good. Leave them out of one of the two."
             )
     return pairs
 

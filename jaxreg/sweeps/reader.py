@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxreg.fit.overlap import Met
 from jaxreg.fit.source import Reading, Stream
 from jaxreg.sweeps.machine.hosts import every_host
 
@@ -43,8 +44,14 @@ class Reader:
     `window(k)` waits for the k-th; the thread reads on meanwhile. An error of the source is raised there.
     """
 
-    def __init__(self, stream: Stream, steps: int, alone: bool):
-        """`alone` says that there is one device, to which the thread sends what it reads."""
+    def __init__(self, stream: Stream, steps: int, alone: bool, met: Met | None = None):
+        """`alone` says that there is one device, to which the thread sends what it reads.
+
+        `met` looks at every batch for rows that are judged by.
+        """
+        self._look, self._told = (
+            (lambda batch: None, list) if met is None else (met.look, met.warnings)
+        )
         self._stream, self.width, self._steps = stream, _window_steps(stream, steps), steps
         self._placed = (lambda x: jax.tree.map(jnp.asarray, x)) if alone else lambda x: x
         self._thread: threading.Thread | None = None
@@ -59,13 +66,12 @@ class Reader:
         return jax.tree.map(lambda x: np.asarray(x)[0], self.window(0).batches)
 
     def warnings(self) -> list[str]:
-        """What was left out, in words."""
-        if not self._short:
-            return []
-        return [
+        """What was left out, and what was judged by and came all the same, in words."""
+        short = [
             f"{self._short} batches of the stream had fewer rows than the first and were left out, as the "
             "last of an epoch may."
         ]
+        return short * bool(self._short) + self._told()
 
     def window(self, number: int, source: dict | None = None) -> Window:
         """The window of the steps from `number` * W on; `source`, of one before, helps to begin there."""
@@ -111,6 +117,8 @@ class Reader:
                 # Nothing is read in vain: what the last window has too many is filled up.
                 left = min(self.width, self._steps - number * self.width)
                 batches = [next(reading) for _ in range(left)]
+                for batch in batches:
+                    self._look(batch)
                 batches += batches[-1:] * (self.width - left)
                 self._short = reading.short
                 stacked = jax.tree.map(lambda *x: np.stack(x), *batches)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from jax import Array
 from jaxreg._tree import PyTree
 from jaxreg.choice import Choice
 from jaxreg.fit.intake import as_rows
+from jaxreg.fit.overlap import Known, known, overlap, refuse_overlap
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import points
 from jaxreg.objective import penalties_in
@@ -141,7 +143,8 @@ def refit(
       A `Refit`.
 
     Raises:
-      ValueError: a rule that cannot be applied, or a result that does not tell its steps.
+      ValueError: a rule that cannot be applied, a result that does not tell its steps, or test rows most of
+        which are rows of `data`.
       TypeError: `result` is none, or its points were read back without their structure.
 
     >>> import jax.numpy as jnp, optax, jaxreg as jr
@@ -163,12 +166,12 @@ def refit(
     chosen = choices_of("refit", result, rule)
     if test is not None:
         ready = options.get("prepare") is None
-        check_alike(
-            "refit",
-            as_rows("refit", data, ready=ready)[0],
-            as_rows("refit", test, "test", ready=ready)[0],
-            "test",
-        )
+        given = (data, "data"), (test, "test")
+        train, others = (as_rows("refit", x, name, ready=ready)[0] for x, name in given)
+        check_alike("refit", train, others, "test")
+        if not isinstance(test, Known):
+            for text in refuse_overlap("refit", "`test`", overlap(train, others)):
+                warnings.warn(f"refit: {text}", RuntimeWarning, stacklevel=2)
     given = options_of("refit", result, options)
     given.setdefault("evals", 20 if json.loads(result.made_by).get("patience") else 1)
     rows = _rows(result, chosen, given["steps"])
@@ -183,7 +186,7 @@ def refit(
             [lanes[bits].point for bits in order], **({} if np.isnan(columns).any() else coords)
         ),
         data,
-        validation=data if test is None else test,
+        validation=known(data if test is None else test),
         seeds=seeds,
         key=key,
         **given,

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxreg.fit.classes import missing_classes
 from jaxreg.fit.intake import as_rows, check_weights, on_device
+from jaxreg.fit.overlap import Known, Met, overlap, refuse_overlap
 from jaxreg.fit.prepare import Prepared, prepared
 from jaxreg.fit.source import Stream, whole
 from jaxreg.fit.splits import Splits, make_splits
@@ -25,6 +27,8 @@ class Rows(NamedTuple):
     weights: Array | None  # [n]
     splits: Splits
     stream: Stream | None = None  # of what is trained on; then the rows judge alone
+    met: Met | None = None  # which of these have come in a stream
+    warnings: tuple[str, ...] = ()
 
     @property
     def stream_rows(self) -> int | None:
@@ -49,21 +53,27 @@ def gathered(
         return _streamed(data, validation, folds=folds, sample_weight=weights, prepare=prepare)
     ready = prepare is None
     data, n = as_rows("sweep", data, ready=ready)
+    known = isinstance(validation, Known)  # before it is converted
     if isinstance(validation, Stream):
         validation = whole(validation)
-    n_valid = 0
+    n_valid, told = 0, []
     if validation is not None:
         validation, n_valid = as_rows("sweep", validation, "validation", ready=ready)
         check_alike("sweep", data, validation)
     splits = make_splits(folds, n, n_valid, key)
+    if validation is not None and not known:
+        found = overlap(data, validation)
+        told += refuse_overlap("sweep", "`validation`", found, instead=", or give `folds` instead")
     together = data if validation is None else jax.tree.map(_joined, data, tuple(validation))
     if weights is not None:
         if n_valid:
             weights = _both(weights)
         weights = check_weights("sweep", weights, n + n_valid, splits.table.times)
     table = splits.table
+    told += missing_classes(table.times, together)
     trained = (rows[:m] for rows, m in zip(table.rows, table.count))
-    return Rows(prepared("sweep", prepare, tuple(together), trained), weights, splits)
+    ready_rows = prepared("sweep", prepare, tuple(together), trained)
+    return Rows(ready_rows, weights, splits, warnings=tuple(told))
 
 
 def _both(weights: Any) -> np.ndarray:
@@ -89,12 +99,25 @@ def _streamed(stream: Stream, validation: Any, **others: Any) -> Rows:
         raise ValueError(
             "sweep: `validation` must be other data than the stream that is trained on."
         )
+    asked = not isinstance(validation, Known)
     if isinstance(validation, Stream):
         validation = whole(validation)
     rows, n = as_rows("sweep", validation, "validation")
     check_alike("sweep", stream.first, rows)
+    batch = overlap(rows, stream.first)  # the rows of a batch that are judged by
+    if asked and batch.too_many:
+        raise ValueError(
+            f"sweep: `validation` must be rows that are not trained on, got {batch.shared} of the "
+            f"{batch.n} rows of the first batch of the stream. Leave them out of one of the two."
+        )
     splits = make_splits(None, stream.rows, n, jax.random.key(0))
-    return Rows(Prepared(on_device("sweep", "validation", rows)), None, splits, stream)
+    return Rows(
+        Prepared(on_device("sweep", "validation", rows)),
+        None,
+        splits,
+        stream,
+        Met(rows) if asked else None,
+    )
 
 
 def _joined(a: Any, b: Any) -> Any:

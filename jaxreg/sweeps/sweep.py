@@ -183,6 +183,8 @@ def sweep(
     _check_flags(keep_params=keep_params, stationarity=stationarity, progress=progress)
     check_key("sweep", key)
     rows = gathered(data, validation, folds, sample_weight, prepare, key)
+    for text in rows.warnings:  # at once, as they are a reason not to wait for the end
+        warnings.warn(f"sweep: {text}", RuntimeWarning, stacklevel=3)  # past the wrapper of `moves`
     options = _Options(
         count("sweep", "steps", steps), key, count("sweep", "seeds", seeds),
         _batch_size(batch_size, rows), count("sweep", "evals", evals), halving,
@@ -193,7 +195,7 @@ def sweep(
     check_machine(options.machine, options.batch_size or rows.stream_rows, len(grid))
     label = f"{len(grid)} points x {len(rows.splits.table.count)} folds x {seeds} seeds"
     known = None if checkpoint is None else experiment_in(checkpoint)
-    with _reading(rows.stream, options, len(grid) * options.seeds) as reader:
+    with _reading(rows, options, len(grid) * options.seeds) as reader:
         job = _job(trainer, grid, rows, options, reader, known)
         with _store(checkpoint, job, known) as store:
             with Progress(label, len(grid), steps, progress) as bar:
@@ -233,12 +235,12 @@ def _store(
         yield CheckpointStore(checkpoint, experiment, continues=continues)
 
 
-def _reading(stream: Stream | None, options: _Options, lanes: int) -> Any:
+def _reading(rows: Rows, options: _Options, lanes: int) -> Any:
     """The reader of a stream while the sweep runs."""
-    if stream is None:
+    if rows.stream is None:
         return contextlib.nullcontext()
     alone = (options.machine.mesh or default_mesh(lanes)) is None
-    return contextlib.closing(Reader(stream, options.steps, alone))
+    return contextlib.closing(Reader(rows.stream, options.steps, alone, rows.met))
 
 
 def _job(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from support.paths import TESTS
@@ -15,6 +16,7 @@ import jaxreg as jr
 from jaxreg.choice import RULES
 from jaxreg.cli import main, options, output
 from jaxreg.cli.folder import RunFolder
+from jaxreg.cli.job import prepare
 from jaxreg.cli.settings import Settings, parse_lams, parse_penalty, penalty_signatures
 
 SMALL = ["--hidden", "8", "--steps", "6", "--folds", "2", "--seeds", "1", "--refits", "2"]
@@ -114,6 +116,57 @@ def test_the_rules_that_were_asked_for_are_refitted(tmp_path, capsys):
     assert [row["name"] for row in test] == ["no penalty", "chosen by parabola", "chosen by 1se"]
     result = jr.SweepResult.load(tmp_path / "a" / "result.npz")
     assert test[1]["lam"] == pytest.approx(result.best("parabola").coords["lam"])
+
+
+ALL_ROWS = [
+    "wine", "--model", "linear", "--lams", "3e-2:1:4", "--steps", "400", "--folds", "2", "--optimizer", "sgd",
+    "--lr", "0.3", "--batch-size", "0", "--seeds", "1", "--refits", "2",
+]  # fmt: skip
+
+
+def test_rules_without_folds_train_every_lam_on_all_rows(tmp_path, capsys):
+    folder = tmp_path / "a"
+    argv = [*ALL_ROWS, "--choose", "min,evidence,loo", "--out", str(folder)]
+    assert main(["sweep", *argv]) == 0
+    out = capsys.readouterr().out
+    assert "4 more on all rows, for evidence and loo." in out
+    job = prepare(Settings.from_json(folder / "settings.json"))
+    whole = jr.SweepResult.load(
+        folder / "whole.npz", like=(job.grid[0], job.model.init(jax.random.key(0)))
+    )
+    learn = job.learnt(*job.train)
+    data = learn(*job.train)
+    for rule, found in (
+        ("evidence", jr.evidence(job.model.apply, whole, data)),
+        ("loo", jr.leave_one_out(job.model.apply, whole, data, likelihood="categorical")),
+    ):
+        lam = float(found.best().coords["lam"])
+        assert f"λ chosen by {rule}: {lam:.3g}" in out
+        assert main(["choose", str(folder), rule]) == 0
+        assert capsys.readouterr().out.startswith(f"{rule}: lam={lam:.4g}")
+    test = json.loads((folder / "test.json").read_text())
+    assert [row["name"] for row in test][2:] == ["chosen by evidence", "chosen by loo"]
+    assert main(["choose", str(folder), "min", "loo"]) == 0
+    assert "(leave-one-out loss)" in capsys.readouterr().out
+
+
+REFUSED = [
+    (["--choose", "loo"], "leaving a row out by a formula needs a linear model, got --model mlp"),
+    (["--choose", "evidence", "--penalty", "l1"], "l1.on(kernels) is no quadratic"),
+    (["--choose", "evidence", "--coupling", "decoupled"], "does not minimise loss + penalty"),
+    (["--choose", "evdence"], "did you mean 'evidence'?"),
+]
+
+
+@pytest.mark.parametrize(("argv", "match"), REFUSED)
+def test_rules_without_folds_say_what_they_need(argv, match, capsys):
+    assert match in fails(capsys, "sweep", *argv)
+
+
+def test_a_run_by_folds_alone_has_no_models_of_all_rows(run, capsys):
+    err = fails(capsys, "choose", str(run[0]), "evidence")
+    assert "--choose evidence,loo" in err
+    assert "the run chose by folds alone" in err
 
 
 @pytest.mark.parametrize(

@@ -426,14 +426,37 @@ def test_a_test_file_that_is_none(csv, options, match):
         prepare(settings(**given))
 
 
+def test_a_class_that_a_fold_has_none_of_to_train_on_is_refused(csv):
+    rows = [f"{i % 7}.{i},{'yes' if i % 2 else 'no'}" for i in range(30)]
+    path = csv("\n".join(["x,y", *rows, "3,maybe"]) + "\n")
+    given = {"train_size": 30, "folds": 3}
+    with pytest.raises(ValueError, match="--folds: fold . is judged on the class 'maybe' and has no row .*"
+                       "got 1 of it in all; .* Leave the rows of the class out"):  # fmt: skip
+        prepare(settings(path, **given))
+    with pytest.raises(ValueError, match="folds: fold . is judged on the class"):
+        prepare(settings(path, stratify=True, **given))
+    ordered = enumerate(sorted(rows, key=lambda row: row[-2:]))
+    grouped = "".join(f"{i // 10},{row}\n" for i, row in ordered)
+    grouped = csv("who,x,y\n" + grouped, "groups.csv")
+    with pytest.raises(ValueError, match="is judged on the class '.*Give --stratify, or leave"):
+        prepare(settings(grouped, groups="who", folds=2, train_size=20))
+
+
 def test_rows_that_are_in_both_files_are_told(csv):
     text = house(40, gaps=0)
     head, *rows = text.splitlines()
     test = csv(
-        "\n".join([head, *rows[:10], *house(5, 3, gaps=0).splitlines()[1:]]) + "\n", "test.csv"
+        "\n".join([head, *rows[:10], *house(15, 3, gaps=0).splitlines()[1:]]) + "\n", "test.csv"
     )
     (warning,) = prepare(settings(csv(text), test=test, one_hot="text")).warnings
-    assert warning.startswith("10 distinct rows of the test set are in the training rows too")
+    assert warning.startswith(
+        "10 of the 25 rows of --test are rows of the data too, the first is row 0"
+    )
+    most = csv("\n".join([head, *rows[:10]]) + "\n", "most.csv")
+    with pytest.raises(
+        ValueError, match="--test must be rows that are not trained on, got 10 of the 10"
+    ):
+        prepare(settings(csv(text), test=most, one_hot="text"))
 
 
 @pytest.mark.parametrize(

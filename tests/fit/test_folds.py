@@ -52,6 +52,7 @@ def test_random_folds_are_partitions_of_nearly_equal_size(n, k, repeats, seed):
 
 @given(st.lists(st.sampled_from("abc"), min_size=6, max_size=40), st.integers(2, 4))
 def test_each_fold_has_its_share_of_every_class(y, k):
+    y = sorted(y) + sorted(set(y))  # two rows of each at least
     folds = jr.folds(len(y), k, y=y)
     check_partition(folds, len(y))
     for name in set(y):
@@ -68,7 +69,7 @@ def test_numbers_are_stratified_by_their_size():
 def test_a_group_stays_together(groups, k):
     if len(set(groups)) < k:
         return
-    for y in (None, [g % 2 for g in groups]):
+    for y in (None, [float(g % 2) for g in groups]):
         folds = jr.folds(len(groups), k, groups=groups, y=y)
         check_partition(folds, len(groups))
         for train, valid in folds:
@@ -132,6 +133,10 @@ def test_blocks_are_runs_with_a_gap_on_both_sides(n, k, gap):
         (lambda: jr.folds(4, 2, times=range(4), repeats=2), ValueError, "`repeats` is for folds in any"),
         (lambda: jr.folds(4, 3, times=[1, 1, 2, 2]), ValueError, "has 2 different moments"),
         (lambda: jr.folds(6, 2, times=range(6), gap=2), ValueError, "leaves fold 0 no row to train on"),
+        (lambda: jr.folds(6, 2, y=list("aaaaab")), ValueError, "judged on the class 'b' of `y` and has no "
+         "row of it to train on: got 1 row of it, too few to be in both. Leave them out, join"),
+        (lambda: jr.folds(8, 2, y=[0] * 4 + [1] * 4, groups=[0, 0, 1, 1, 2, 2, 2, 2]), ValueError,
+         "class 1 of `y` .*: got 4 rows of it, all in one group"),
     ],
 )  # fmt: skip
 def test_folds_that_cannot_be_made(call, error, match):

@@ -163,9 +163,10 @@ def test_validation_data_are_not_cast():
         TypeError, match="array 0 of `validation` is float32 and that of `data` is int8"
     ):
         sweep((X.astype(np.int8), Y), folds=None, validation=(X[:6] + 300, Y[:6]))
-    small = sweep(folds=None, validation=(X[:6].astype(float), Y[:6].astype(float)))
+    other = X[:6] + 1
+    small = sweep(folds=None, validation=(other.astype(float), Y[:6].astype(float)))
     np.testing.assert_array_equal(
-        small.valid["loss"], sweep(folds=None, validation=(X[:6], Y[:6])).valid["loss"]
+        small.valid["loss"], sweep(folds=None, validation=(other, Y[:6])).valid["loss"]
     )
 
 

@@ -408,14 +408,14 @@ def test_separate_validation_rows_have_weights_of_their_own():
     want = np.average(0.5 * (X[30:] @ w - Y[30:]) ** 2, weights=W[30:])
     np.testing.assert_allclose(got.valid["loss"][0, 0, 0, -1], want, rtol=1e-5)
     with pytest.raises(ValueError, match="`sample_weight` must be a pair"):
-        sweep(made(mse), (X, Y), folds=None, validation=(X[:5], Y[:5]), sample_weight=W)
+        sweep(made(mse), (X, Y), folds=None, validation=(X[:5] + 1, Y[:5]), sample_weight=W)
 
 
 def test_a_refit_is_weighted_as_the_sweep_was():
     swept = sweep(made(mse, lr=0.3), (X, Y), (0.1, 1.0), 4, 200, sample_weight=W)
     with pytest.raises(ValueError, match="of a sweep with `sample_weight`; give it here too"):
         jr.refit(made(mse, lr=0.3), swept, (X, Y), key=KEY)
-    test = (X[:9], Y[:9])
+    test = (X[:9] + 1, Y[:9])
     got = jr.refit(
         made(mse, lr=0.3), swept, (X, Y), test=test, key=KEY, sample_weight=(W, W[:9]), seeds=1
     )
@@ -423,7 +423,7 @@ def test_a_refit_is_weighted_as_the_sweep_was():
     ridge = Ridge(lam * W.sum(), fit_intercept=False).fit(X, Y, sample_weight=W)
     np.testing.assert_allclose(got.params("chosen by min"), ridge.coef_, atol=1e-4)
     score, _ = got.scores("chosen by min")["loss"]
-    want = np.average(0.5 * (ridge.predict(X[:9]) - Y[:9]) ** 2, weights=W[:9])
+    want = np.average(0.5 * (ridge.predict(test[0]) - Y[:9]) ** 2, weights=W[:9])
     np.testing.assert_allclose(score, want, rtol=1e-3)
 
 

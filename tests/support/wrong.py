@@ -269,8 +269,16 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     },
     "space": {"make": (jr.l2, "maker"), "lam": ((0.1, 1.0), "range")},
     "stability": {"trainer": (sparse, "trainer"), "pairs": (2, "count"), "where": (jr.select.everything, "selector"), "rows": (False, "flag")},
-    "ridge_path": {"lam": (None, "strengths or none"),
+    "bootstrap": {
+        "trainer": (sparse, "trainer"), "point": (jr.l1(0.1), "point or grid"), "draws": (10, "count"),
+        "where": (jr.select.everything, "selector"),
+    },
+    "ridge_path": {"lam": (None, "strengths or none"), "folds": (3, "folds"),
                    "intercept": (True, "flag")},
+    "ridge_groups": {
+        "groups": (np.array(["a", "b", "b"]), "labels"), "by": ("loo", "name"), "folds": (3, "folds"),
+        "intercept": (True, "flag"),
+    },
     "unrolled_hypergradient": {
         "train": ((X, Y), "rows"), "valid": ((X, Y), "rows"), "measure": (True, "flag"),
     },
@@ -369,6 +377,7 @@ SPECIAL |= {
     "SweepResult.to_csv": {"overwrite": (True, "flag")},
 }  # fmt: skip
 KINDS |= {
+    "point or grid": [None, "x", True, [], (), ODD],
     "simplest": [3, {}, {"lam": "up"}, {"nothing": "largest"}, ODD, ["lam"]],
     "axes": [3, "x", ODD],
     "no tolerance": ["x", NAN, -1.0, ODD, True, 1.0],
