@@ -5,7 +5,8 @@ Sections (--only): `rules`, every rule of choice on twenty draws of three data s
 `search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
 stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
 λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each group
-of columns; `variables`, which ones are found. Test rows are those that a draw left out; nothing chose by them.
+of columns; `variables`, which ones are found. Test rows are those that a draw left out; nothing chose by
+them.
 """
 
 from __future__ import annotations
