@@ -20,6 +20,8 @@
 # The formulas and the figures over many data sets are in [docs/choosing.md](../docs/choosing.md).
 
 # %%
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -91,6 +93,35 @@ choices["search"] = found.choice
 print(found)
 
 # %% [markdown]
+# ## A path
+#
+# Each λ goes on from where the weaker one ended: 24 λ for the price of six.
+
+# %%
+path_options = {n: v for n, v in options.items() if n not in ("evals", "progress")}
+walked = jr.continuation(trainer, grid, data, then=200, **path_options)
+choices["continuation"] = dataclasses.replace(walked.best(), rule="continuation")
+print(choices["continuation"])
+
+# %% [markdown]
+# ## Without folds
+#
+# Trained once on all rows, a lasso can be judged by how many columns it uses, and by a formula for what each
+# row would lose, were it left out. The test rows are only looked at here: none of these does.
+
+# %%
+whole = jr.sweep(trainer, grid, data, validation=fresh, **{**options, "folds": None, "steps": 4000})
+outputs = lambda params, x: x @ params["kernel"] + params["bias"]
+criteria = jr.criteria(outputs, whole, data)
+for by in ("aic", "bic", "ebic"):
+    choices[by] = criteria.best(by)
+choices["leave-one-out"] = dataclasses.replace(
+    jr.leave_one_out(outputs, whole, data).best(), rule="leave-one-out"
+)
+print(choices["bic"])
+print(choices["leave-one-out"])
+
+# %% [markdown]
 # ## What each is worth
 #
 # `refit` trains every choice on all 150 rows, beside the model without penalty, and tests it.
@@ -134,6 +165,14 @@ for by in ("loo", "gcv", "aic", "bic", "evidence"):
         "method": f"ridge, {by}", "λ": choice.coords["lam"], "columns": X.shape[1],
         "lane-steps to choose": 0, "test loss": float(loss(params, *fresh)),
     })  # fmt: skip
+kinds = np.where(["·" in n or "^" in n for n in names], "product", "measured")
+of_groups = jr.ridge_groups(data, kinds)
+kernel, bias = of_groups.coef()
+table.append({
+    "method": "ridge, two λ", "λ": np.nan, "columns": X.shape[1], "lane-steps to choose": 0,
+    "test loss": float(loss({"kernel": jnp.asarray(kernel[:, 0]), "bias": bias[0]}, *fresh)),
+})  # fmt: skip
+print(of_groups)
 pd.DataFrame(table).set_index("method").round({"λ": 4, "test loss": 4})
 
 # %% [markdown]
@@ -141,7 +180,8 @@ pd.DataFrame(table).set_index("method").round({"λ": 4, "test loss": 4})
 # hardly shows on a single data set. Here the folds tell the best λ from its neighbours so well that
 # `paired` keeps it, and `1se`, which goes three steps further, drops half of the columns and happens to
 # lose nothing. Over many data sets it does lose, two to eight times as much as `paired`: the table in
-# [docs/choosing.md](../docs/choosing.md) has the means.
+# [docs/choosing.md](../docs/choosing.md) has the means. Two λ of ridge, which folds call a gain, are none on
+# these test rows, where products tell something after all.
 
 # %% [markdown]
 # ## What error to expect
@@ -193,7 +233,7 @@ _ = stable.plot(plt.subplots(figsize=(5, 3))[1])
 worst = max(row["test loss"] for row in table)
 by_rule = {row["method"]: row["test loss"] for row in table}
 assert by_rule["no penalty"] == worst
-assert all(value < 0.75 * worst for name, value in by_rule.items() if name != "no penalty")
+assert all(value < 0.8 * worst for name, value in by_rule.items() if name != "no penalty")
 assert nested.interval()[0] < truth < nested.interval()[1]
 assert abs(found.choice.mean / choices["min"].mean - 1) < 0.01
 assert set(kept) <= set(range(X.shape[1]))

@@ -232,6 +232,27 @@ def _result():
 RESULT = _result()
 AVERAGED = jr.averaged(optax.sgd(0.1), 0.9)
 
+
+def outputs(w, x):
+    return x @ w
+
+
+def _all_rows():
+    """A sweep over all rows of ridge regressions, by their normal equations."""
+    lams = [0.1, 1.0]
+    w = np.stack([np.linalg.solve(X.T @ X + len(X) * lam * np.eye(3), X.T @ Y) for lam in lams])
+    told = [float(np.mean((X @ v - Y) ** 2) / 2) for v in w]
+    grid = jr.grid(jr.l2, lam=lams)
+    return jr.SweepResult.of(grid, told, train=told, params=w[:, None, None])
+
+
+LINEAR = {
+    "outputs": (outputs, "function"), "result": (_all_rows(), "result"), "data": ((X, Y), "rows"),
+    "likelihood": ("gaussian", "likelihood"), "penalty": (None, "function of the point"),
+    "tol": (0.1, "above 0"),
+}  # fmt: skip
+
+
 # Function -> argument -> (a good value, its kind), where the table by names does not say it.
 SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "average_of": {"state": (AVERAGED.init(PARAMS), "state")},
@@ -272,6 +293,12 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
     "bootstrap": {
         "trainer": (sparse, "trainer"), "point": (jr.l1(0.1), "point or grid"), "draws": (10, "count"),
         "where": (jr.select.everything, "selector"),
+    },
+    "criteria": LINEAR | {"noise": (None, "optional size"), "gamma": (0.5, "share")},
+    "leave_one_out": LINEAR,
+    "sure": {
+        "fit": (lambda y: 0.5 * y, "a function of y"), "y": (Y, "measurements"), "noise": (1.0, "above 0"),
+        "key": (None, "optional key"), "probes": (None, "optional count"),
     },
     "ridge_path": {"lam": (None, "strengths or none"), "folds": (3, "folds"),
                    "intercept": (True, "flag")},
@@ -377,6 +404,12 @@ SPECIAL |= {
     "SweepResult.to_csv": {"overwrite": (True, "flag")},
 }  # fmt: skip
 KINDS |= {
+    "likelihood": [None, 3, "nothing of that name", ODD, ["gaussian"]],
+    "function of the point": [3, "f", ODD, jr.l2(0.1)],
+    "optional size": [0.0, -1.0, NAN, "text", True, ODD],
+    "measurements": [None, "text", 3j, ODD, (), np.array([NAN]), np.array(["a"])],
+    "optional key": [0, "key", 1.5, ODD, np.ones(2)],
+    "a function of y": [3, "f", None, ODD, jr.l2(0.1), lambda: 1],
     "point or grid": [None, "x", True, [], (), ODD],
     "simplest": [3, {}, {"lam": "up"}, {"nothing": "largest"}, ODD, ["lam"]],
     "axes": [3, "x", ODD],

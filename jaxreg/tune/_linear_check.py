@@ -1,0 +1,125 @@
+"""What the shortcuts without folds are asked of: a sweep of a linear model, its rows and its likelihood."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxreg import _tree
+from jaxreg._check import misfit, shown
+from jaxreg._tree import PyTree
+from jaxreg.fit.intake import as_rows
+from jaxreg.objective import penalties_in
+from jaxreg.penalty import Penalty
+from jaxreg.results import SweepResult
+from jaxreg.tune._likelihoods import LIKELIHOODS
+
+__all__ = ["check_kinds", "check_shape", "check_targets", "pair", "penalty_of"]
+
+
+def check_kinds(
+    owner: str, outputs: Any, result: Any, penalty: Any, likelihood: Any, tol: Any
+) -> None:
+    wanted = f"{owner}: `outputs` must be a function (params, X) -> the outputs that the likelihood takes"
+    if not callable(outputs) or isinstance(outputs, Penalty):
+        raise TypeError(f"{wanted}, got {shown(outputs)}.")
+    if (why := misfit(outputs, None, None)) is not None:
+        raise TypeError(f"{wanted}, got {outputs!r}: {why}.")
+    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
+        raise ValueError(
+            f"{owner}: `likelihood` must be one of {sorted(LIKELIHOODS)}, got {shown(likelihood)}."
+        )
+    number = isinstance(tol, (int, float, np.floating)) and type(tol) is not bool
+    if not number or not 0 < tol < np.inf:
+        raise (ValueError if number else TypeError)(
+            f"{owner}: `tol` must be a number above 0, of log likelihood, got {shown(tol)}."
+        )
+    if penalty is not None and (isinstance(penalty, Penalty) or not callable(penalty)):
+        raise TypeError(
+            f"{owner}: `penalty` must be a function point -> penalty, such as lambda p: p['reg'], got "
+            f"{shown(penalty)}."
+        )
+    if not isinstance(result, SweepResult):
+        raise TypeError(
+            f"{owner}: `result` must be a SweepResult, as jaxreg.sweep(..., validation=..., "
+            f"keep_params=True) returns, got {type(result).__name__}."
+        )
+    _check_result(owner, result)
+
+
+def _check_result(owner: str, result: SweepResult) -> None:
+    if result.params is None:
+        raise ValueError(
+            f"{owner}: `result` must hold parameters, got none. Sweep with keep_params=True."
+        )
+    folds = np.shape(result.status)[1]
+    if folds != 1:
+        raise ValueError(
+            f"{owner}: `result` must be trained on all rows of `data`, and got {folds} folds. Sweep with "
+            "`validation`, other rows, instead of folds."
+        )
+    if result.terms and not penalties_in(result.points):
+        raise TypeError(
+            f"{owner}: the points of `result` must be those of the sweep, got dicts of numbers, as read "
+            "from a file. Read it with their structure: SweepResult.load(path, like=(point, params))."
+        )
+
+
+def pair(owner: str, data: Any) -> tuple[PyTree, np.ndarray]:
+    arrays, n = as_rows(owner, data)
+    if len(arrays) != 2 or not hasattr(arrays[1], "dtype"):
+        raise ValueError(
+            f"{owner}: `data` must be a pair, (X, y), such as was trained on, got {len(arrays)} parts."
+        )
+    if n < 3:
+        raise ValueError(f"{owner}: `data` must have at least 3 rows, got {n}.")
+    return arrays[0], np.asarray(arrays[1])
+
+
+def check_shape(
+    owner: str, outputs: Callable, params: PyTree, x: PyTree, n: int
+) -> tuple[int, ...]:
+    held = _tree.held(params)
+    made = jax.eval_shape(lambda p, x: outputs(_tree.released(p), x), held, x)
+    shape = getattr(made, "shape", None)
+    if shape is None or len(shape) not in (1, 2) or shape[0] != n or not _tree.is_floating(made):
+        what = f"{made.dtype}{list(shape)}" if shape is not None else f"a {type(made).__name__}"
+        raise ValueError(
+            f"{owner}: `outputs` must return one number or one row of numbers for each of the {n} rows, "
+            f"got {what}."
+        )
+    return shape
+
+
+def check_targets(owner: str, name: str, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Targets as the likelihood takes them."""
+    m = shape[1] if len(shape) == 2 else 1
+    if not LIKELIHOODS[name].fits(y, m):
+        raise ValueError(
+            f"{owner}: with the likelihood {name!r} and {m} outputs a row, the targets in `data` must be "
+            f"{LIKELIHOODS[name].targets}, got {y.dtype}{list(y.shape)} from {y.min():g} to {y.max():g}."
+        )
+    return y if name == "categorical" else np.asarray(y, np.float64).reshape(len(y), m)
+
+
+def penalty_of(owner: str, penalty: Any, point: PyTree) -> Penalty:
+    """The penalty of a point: what the user's function makes of it, or the sum of those in it."""
+    if penalty is not None:
+        made = penalty(point)
+        if not isinstance(made, Penalty):
+            raise TypeError(
+                f"{owner}: `penalty` must return a penalty of a point, got {type(made).__name__}."
+            )
+        return made
+    found = list(penalties_in(point).values())
+    if not found:
+        raise ValueError(
+            f"{owner}: `penalty` must say which penalty was trained with, as the points hold none, got "
+            "None. Give a function, such as lambda point: jaxreg.l2(point['lam'])."
+        )
+    return functools.reduce(operator.add, found)
