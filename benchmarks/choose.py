@@ -5,8 +5,8 @@ Sections (--only): `rules`, every rule of choice on twenty draws of three data s
 `search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
 stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
 λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each group
-of columns; `variables`, which ones are found. Test rows are those that a draw left out; nothing chose by
-them.
+of columns; `variables`, which ones are found; `evidence`, that of nets. Test rows are those that a draw left
+out; nothing chose by them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from _common import (
     show_bounds,
     timed_rounds,
 )
+from _evidence import evidence
 from _intervals import CASES, data_set
 from _resampled import Draw, Task, draws, linear, net
 from _ridge import groups, kfold
@@ -306,7 +307,7 @@ def _ridge(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
 
 SECTIONS: dict[str, Callable[[int, bool], tuple[list[Row], list[Row]]]] = {
     "rules": _rules, "intervals": _intervals, "search": _search, "layers": _layers, "ridge": _ridge,
-    "kfold": kfold, "groups": groups, "variables": variables,
+    "kfold": kfold, "groups": groups, "variables": variables, "evidence": evidence,
 }  # fmt: skip
 NEEDS = {"kfold": "himalaya"}
 

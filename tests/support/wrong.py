@@ -294,6 +294,10 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
         "trainer": (sparse, "trainer"), "point": (jr.l1(0.1), "point or grid"), "draws": (10, "count"),
         "where": (jr.select.everything, "selector"),
     },
+    "evidence": {
+        **{n: LINEAR[n] for n in ("outputs", "result", "data", "likelihood", "penalty")},
+        "noise": (None, "optional size"),
+    },
     "criteria": LINEAR | {"noise": (None, "optional size"), "gamma": (0.5, "share")},
     "leave_one_out": LINEAR,
     "sure": {
