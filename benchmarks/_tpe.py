@@ -42,7 +42,7 @@ def tpe(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
             for method, found in got.items():
                 excess.setdefault(method, []).append(100 * (found.choice.mean / float(dense) - 1))
         rows += [
-            {"task": task.name, "trainings": n, "over the best, %": _mean(v), "draws": len(v)}
+            {"task": task.name, "by, trainings": n, "over the best, %": _mean(v), "draws": len(v)}
             for n, v in excess.items()
         ]
         less = np.mean(excess["jaxreg.search, 12"]) - np.mean(excess["TPE, 12"])

@@ -4,9 +4,9 @@ Sections (--only): `rules`, every rule of choice on twenty draws of three data s
 `intervals`, how often nominal 90 % intervals of the expected error hold it, on ridge simulations;
 `search`, how near a search comes to a dense grid; `layers`, one strength for each layer of a net by a
 stencil, beside 64 points of a Sobol sequence and 16 of a single strength; `ridge`, leave-one-out for every
-λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each group
-of columns; `variables`, which ones are found; `evidence`, that of nets. Test rows are those that a draw left
-out; nothing chose by them.
+λ beside scikit-learn's; `kfold`, folds of 1,000 responses beside himalaya's; `groups`, one λ for each
+group of columns; `variables`, which ones are found; `evidence`, that of nets; `continuation`, from weak to
+strong; `tpe`, Optuna's sampler. Test rows are those that a draw left out; nothing chose by them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ from _common import (
     show_bounds,
     timed_rounds,
 )
+from _continuation import continuation
 from _evidence import evidence
 from _intervals import CASES, data_set
 from _resampled import Draw, Task, draws, linear, net
 from _ridge import groups, kfold
 from _stability import variables
+from _tpe import tpe
 
 import jaxreg as jr
 from jaxreg.choice import RULES, Choice, Pick, choose
@@ -308,8 +310,9 @@ def _ridge(count: int, smoke: bool) -> tuple[list[Row], list[Row]]:
 SECTIONS: dict[str, Callable[[int, bool], tuple[list[Row], list[Row]]]] = {
     "rules": _rules, "intervals": _intervals, "search": _search, "layers": _layers, "ridge": _ridge,
     "kfold": kfold, "groups": groups, "variables": variables, "evidence": evidence,
+    "continuation": continuation, "tpe": tpe,
 }  # fmt: skip
-NEEDS = {"kfold": "himalaya"}
+NEEDS = {"kfold": "himalaya", "tpe": "optuna"}
 
 
 if __name__ == "__main__":

@@ -106,8 +106,8 @@ print(choices["continuation"])
 # %% [markdown]
 # ## Without folds
 #
-# Trained once on all rows, a lasso can be judged by how many columns it uses, and by a formula for what each
-# row would lose, were it left out. The test rows are only looked at here: none of these does.
+# Trained once on all rows, a lasso can be judged by how many columns it uses, and by a formula for what
+# each row would lose, were it left out. The test rows are only looked at here: none of these does.
 
 # %%
 whole = jr.sweep(trainer, grid, data, validation=fresh, **{**options, "folds": None, "steps": 4000})
@@ -180,8 +180,8 @@ pd.DataFrame(table).set_index("method").round({"λ": 4, "test loss": 4})
 # hardly shows on a single data set. Here the folds tell the best λ from its neighbours so well that
 # `paired` keeps it, and `1se`, which goes three steps further, drops half of the columns and happens to
 # lose nothing. Over many data sets it does lose, two to eight times as much as `paired`: the table in
-# [docs/choosing.md](../docs/choosing.md) has the means. Two λ of ridge, which folds call a gain, are none on
-# these test rows, where products tell something after all.
+# [docs/choosing.md](../docs/choosing.md) has the means. Two λ of ridge, which folds call a gain, are none
+# on these test rows, where products tell something after all.
 
 # %% [markdown]
 # ## What error to expect

@@ -5,6 +5,7 @@ Everything here is numpy in float64 on the host: a result is looked at, not trai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -264,7 +265,10 @@ def _status(lanes: np.ndarray) -> str:
 def _title(result: Any) -> str:
     n, folds, seeds = np.shape(result.status)
     counts = [_count(k, name) for k, name in ((folds, "fold"), (seeds, "seed")) if k > 1]
+    made = json.loads(result.made_by)
     steps = _count(int(np.asarray(result.time)[-1]), "step")
+    if made.get("continuation"):
+        steps = f"{made['steps']} steps, then {made['then']} at each larger {made['continuation']}"
     return ", ".join([_many(n, label(result.points)), *counts, steps])
 
 

@@ -63,7 +63,13 @@ def test_it_is_swept_and_trained_where_it_says():
 
     grid = jr.grid(lambda lam: jr.l2(lam).of(product), lam=[0.1, 1.0])
     result = jr.sweep(
-        trainer, grid, (x, y), validation=(x + 1, y), steps=400, key=jax.random.key(1), progress=False
+        trainer,
+        grid,
+        (x, y),
+        validation=(x + 1, y),
+        steps=400,
+        key=jax.random.key(1),
+        progress=False,
     )
     second = float(jnp.mean(x**2))
     for k, lam in enumerate((0.1, 1.0)):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optuna
 
 import jaxreg as jr
 
@@ -298,6 +299,11 @@ SPECIAL: dict[str, dict[str, tuple[Any, str]]] = {
         **{n: LINEAR[n] for n in ("outputs", "result", "data", "likelihood", "penalty")},
         "noise": (None, "optional size"),
     },
+    "continuation": {"then": (1, "count")},
+    "ask_and_tell": {
+        "study": (optuna.create_study(), "study"), "space": (jr.space(jr.l2, lam=(0.1, 1.0)), "space"),
+        "batch": (2, "count"), "budget": (2, "count"), "metric": ("loss", "metric"),
+    },
     "criteria": LINEAR | {"noise": (None, "optional size"), "gamma": (0.5, "share")},
     "leave_one_out": LINEAR,
     "sure": {
@@ -414,6 +420,14 @@ KINDS |= {
     "measurements": [None, "text", 3j, ODD, (), np.array([NAN]), np.array(["a"])],
     "optional key": [0, "key", 1.5, ODD, np.ones(2)],
     "a function of y": [3, "f", None, ODD, jr.l2(0.1), lambda: 1],
+    "study": [
+        None,
+        3,
+        "x",
+        ODD,
+        optuna.create_study(direction="maximize"),
+        optuna.create_study(directions=["minimize"] * 2),
+    ],
     "point or grid": [None, "x", True, [], (), ODD],
     "simplest": [3, {}, {"lam": "up"}, {"nothing": "largest"}, ODD, ["lam"]],
     "axes": [3, "x", ODD],

@@ -151,7 +151,12 @@ def lenient(point):
 @pytest.mark.parametrize(
     ("point", "options", "error", "text"),
     [
-        ({"n": jnp.arange(2)}, {}, TypeError, "`point` must be a pytree of floating numbers.*got int32.2. at 'n'"),
+        (
+            {"n": jnp.arange(2)},
+            {},
+            TypeError,
+            "`point` must be a pytree of floating numbers.*got int32.2. at 'n'",
+        ),
         ((), {}, TypeError, "`point` must be a pytree of floating numbers.*got .., which has none"),
         (jr.l2(1e3), {}, ValueError, "after 40 steps.*diverged. Lower the learning rate"),
         (jr.l2(0.1), {"steps": 0}, ValueError, "`steps` must be an integer of at least 1, got 0"),
