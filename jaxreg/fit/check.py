@@ -76,6 +76,7 @@ class Checked(NamedTuple):
     state: TrainState  # shapes of the initial state, as `jax.ShapeDtypeStruct`
     idle_terms: tuple[str, ...]  # terms of penalties whose strengths no update depends on
     idle_numbers: tuple[str, ...]  # paths of other numbers of the point on which nothing depends
+    terms: tuple[str, ...]  # names of terms of the loss
 
 
 def check(
@@ -152,21 +153,36 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
         )
         jax.eval_shape(values, point, parts_of(state.params)[0])
         moved, _ = _uses(update, point, state, batch, key, numbers)
-        judged, _ = _uses(evaluate, point, state, batch, numbers)
+        judged, measured = _uses(evaluate, point, state, batch, numbers)
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             f"{owner}: a number of the point left `trainer`: it was kept outside (in a global, a cache, an "
             "attribute) in one call and used in another. Make everything anew from the point in each call."
         ) from error
     paths = _tree.flatten(point).paths
-    numbers = iter(range(len(paths)))
-    indices = jax.tree.map(lambda _: next(numbers), point)
+    count = iter(range(len(paths)))
+    indices = jax.tree.map(lambda _: next(count), point)
     terms = {name: jax.tree.leaves(term) for name, term in terms_in(indices).items()}
     in_penalties = {i for p in penalties_in(indices).values() for i in jax.tree.leaves(p)}
     idle = [n for n, mine in terms.items() if mine and not any(moved[i] for i in mine)]
     used = [any(flags) for flags in zip(start, moved, judged)]
     rest = [p for i, p in enumerate(paths) if i not in in_penalties and not used[i]]
-    return Checked(state, tuple(idle), tuple(rest))
+    return Checked(state, tuple(idle), tuple(rest), _loss_terms(owner, at(point), measured, terms))
+
+
+def _loss_terms(owner: str, made: Trainer, measured: dict, of_penalties: dict) -> tuple[str, ...]:
+    """Names of the terms of the loss, which no penalty of the point may have too.
+
+    Raises:
+      ValueError: one has.
+    """
+    found = tuple(name for name in measured if name != "loss" and name not in made.metrics)
+    if twice := [name for name in found if name in of_penalties]:
+        raise ValueError(
+            f"{owner}: `loss` returns a term {twice[0]!r}, and that is the name of a penalty of the point "
+            "already. Give it another name."
+        )
+    return found
 
 
 def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:

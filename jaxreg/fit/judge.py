@@ -27,7 +27,8 @@ from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
 from jaxreg.fit.kept import kept
-from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of, takes_weights
+from jaxreg.fit.returned import data_of, takes_weights
+from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 
 __all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_parts", "of_rows"]
 
@@ -79,7 +80,8 @@ def find_ways(
         data = jax.tree.map(np.asarray, tuple(data))
     telling = _telling(data)
     rows = jax.tree.map(lambda a: np.asarray(a[telling]), tuple(data))
-    names = [n for n in _probed_names(made) if metrics or n in ("loss", _TRAINING)]
+    judged = made.measures(_term_names(asked, rows))
+    names = [n for n in _probed_names(made, judged) if metrics or n in ("loss", _TRAINING)]
     values = _probed(asked, names, rows)
     _refuse_broadcast(owner, asked, values, rows)
     _refuse_sums(owner, [n for n in ("loss", _TRAINING) if n in values and values[n].total])
@@ -88,7 +90,7 @@ def find_ways(
         plain = made.eval_loss is None or _TRAINING in mean
         _refuse_unweighted(owner, made, plain and bool(mean & {"loss", _TRAINING}), padded)
     ways = {}
-    for name, fn in made.measures.items():
+    for name, fn in judged.items():
         ways[name] = "weights" if takes_weights(fn) else "rows" if name in mean else "whole"
         if metrics and weighted and ways[name] == "whole":
             raise ValueError(
@@ -117,7 +119,7 @@ def by_weights(
     Returns:
       name -> [m].
     """
-    model, measures = trainer.model(state), trainer.measures
+    model, measures = trainer.model(state), _measures(trainer, ways)
     w = weights / jnp.sum(weights, 0, keepdims=True)
     found = {}
     by_row = {name: measures[name] for name, way in ways if way == "rows"}
@@ -146,7 +148,7 @@ def of_rows(
     trainer: Trainer, state: TrainState, parts: Iterable[tuple], ways: Ways
 ) -> dict[str, Array]:
     """The measures that are called with the rows of a fold, of each of `parts`: name -> [parts]."""
-    model, measures = trainer.model(state), trainer.measures
+    model, measures = trainer.model(state), _measures(trainer, ways)
     parts = list(parts)
     return {
         name: jnp.stack([_scalar(measures[name](*model, *part)) for part in parts])
@@ -195,14 +197,25 @@ def _scalar(x: Any) -> Array:
 # --- the probe --------------------------------------------------------------------------------------
 
 
-def _probed_names(trainer: Trainer) -> list[str]:
-    names = [name for name, fn in trainer.measures.items() if not takes_weights(fn)]
+def _measures(trainer: Trainer, ways: Iterable[tuple[str, str] | str]) -> dict[str, Callable]:
+    """Measures by name: what is neither the loss nor a metric is a term of the loss."""
+    names = [way if isinstance(way, str) else way[0] for way in ways]
+    return trainer.measures([n for n in names if n not in ("loss", _TRAINING, *trainer.metrics)])
+
+
+def _term_names(asked: _Asked, rows: tuple) -> tuple[str, ...]:
+    state = jax.eval_shape(asked.made.start, asked.key)
+    return asked.made.term_names(state, rows)
+
+
+def _probed_names(trainer: Trainer, measures: dict[str, Callable]) -> list[str]:
+    names = [name for name, fn in measures.items() if not takes_weights(fn)]
     plain = not (trainer.stateful or trainer.stochastic or takes_weights(trainer.loss))
     return names + [_TRAINING] * (plain and trainer.eval_loss is not None)
 
 
 def _function(trainer: Trainer, name: str) -> Callable:
-    return trainer.loss if name == _TRAINING else trainer.measures[name]
+    return data_of(trainer.loss) if name == _TRAINING else _measures(trainer, [name])[name]
 
 
 def _telling(data: tuple) -> np.ndarray:

@@ -15,6 +15,7 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.coupling import told
+from jaxreg.fit.returned import booked
 from jaxreg.fit.trainer import Trainer, TrainState, parts_of
 
 __all__ = ["check_functions"]
@@ -40,20 +41,22 @@ def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> None
     state = _called(owner, "optimizer", of_start, f"the parameters, {_shown(returned)}")
     with_key = ", with key=" if made.stochastic else ""
     given = f"{_of_model(state, made)} and a batch of {_shown(batch)}{with_key}"
-    value, (model_state, rest) = _called(
-        owner, "loss", lambda: made.loss_of(state, batch, key)(state.params), given
-    )
-    _check_scalar(owner, "loss", "the loss", value)
-    _check_same(owner, "loss", "the model state", state.model_state, model_state)
-    _refuse_changed(owner, made, state.params, rest)
+    _, left = _called(owner, "loss", lambda: made.loss_of(state, batch, key)(state.params), given)
+    _check_loss(owner, "loss", "the loss", left.loss, left.terms)
+    _check_same(owner, "loss", "the model state", state.model_state, left.model_state)
+    _refuse_changed(owner, made, state.params, left.params)
     _check_update(owner, made, state, batch, key)
     _check_judged(owner, made, state)
-    for name, fn in made.measures.items():
-        what, argument = f"the metric {name!r}", "metrics"
-        if name == "loss":
-            what, argument = "the loss", "eval_loss" if made.eval_loss else "loss"
-        alone = lambda fn=fn: made.measured(fn, made.judged(state), batch)
-        _check_scalar(owner, argument, what, _called(owner, argument, alone, given, what))
+    judged = lambda fn: lambda: made.measured(fn, made.judged(state), batch)
+    argument = "eval_loss" if made.eval_loss else "loss"
+    data, terms = booked(
+        _called(owner, argument, judged(made.eval_loss or made.loss), given, "the loss")
+    )
+    _check_loss(owner, argument, "the loss", data, terms)
+    _check_names(owner, made, left.terms, terms)
+    for name, fn in made.metrics.items():
+        what = f"the metric {name!r}"
+        _check_scalar(owner, "metrics", what, _called(owner, "metrics", judged(fn), given, what))
 
 
 def _called(
@@ -108,11 +111,39 @@ def _check_start(owner: str, made: Trainer, returned: Any) -> None:
         )
 
 
+def _check_loss(owner: str, argument: str, what: str, data: Any, terms: dict[str, Any]) -> None:
+    _check_scalar(owner, argument, what, data)
+    for name, value in terms.items():
+        if not isinstance(name, str):
+            raise TypeError(
+                f"{owner}: `{argument}` must return (data loss, {{name: term}}) with names of text, got "
+                f"{name!r}."
+            )
+        _check_scalar(owner, argument, f"the term {name!r} of the loss", value)
+
+
+def _check_names(owner: str, made: Trainer, trained: dict, judged: dict) -> None:
+    """Terms are recorded by name: each once, and those that are trained on."""
+    twice = [name for name in judged if name == "loss" or name in made.metrics]
+    if twice:
+        raise ValueError(
+            f"{owner}: `loss` returns a term {twice[0]!r}, and that is the name of "
+            f"{'the data loss' if twice[0] == 'loss' else 'a metric'} already. Give it another name."
+        )
+    if set(trained) != set(judged):
+        of = lambda terms: ", ".join(sorted(terms)) or "none"
+        raise ValueError(
+            f"{owner}: `eval_loss` must return the terms that `loss` does, as (data loss, {{name: term}}), "
+            f"so that they are recorded; got {of(judged)}, and of the loss {of(trained)}."
+        )
+
+
 def _check_scalar(owner: str, argument: str, what: str, value: Any) -> None:
     if isinstance(value, (tuple, list, dict)):
         raise TypeError(
-            f"{owner}: {what} must return a scalar, got a {type(value).__name__} of {len(value)}. What "
-            "else is worth knowing goes into `metrics`; state that changes needs stateful=True."
+            f"{owner}: {what} must return a scalar, got a {type(value).__name__} of {len(value)}. Terms of "
+            "the loss go beside it, as (data loss, {name: term}); what else is worth knowing goes into "
+            "`metrics`; state that changes needs stateful=True."
         )
     if not isinstance(value, (int, float, complex)) and not hasattr(value, "dtype"):
         raise TypeError(f"{owner}: `{argument}` must return a scalar for {what}, got {value!r}.")

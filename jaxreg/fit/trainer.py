@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -26,8 +25,9 @@ from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.coupling import told
 from jaxreg.fit.batches import BatchStream, WindowStream
+from jaxreg.fit.returned import Left, booked, data_of, takes, takes_weights, term_of, total
 
-__all__ = ["MakeTrainer", "TrainState", "Trainer", "parts_of", "takes_weights"]
+__all__ = ["MakeTrainer", "TrainState", "Trainer", "parts_of"]
 
 
 class TrainState(NamedTuple):
@@ -48,12 +48,16 @@ class Trainer:
         (params, model_state, *batch) -> (scalar, new model_state), as with batch norm. When
         `stochastic`, it also takes `key=`, as with dropout. One that takes `sample_weight=` gets the
         weights of the rows, [rows], 1 on average; it needs them only where it is no mean over rows.
+        In place of the scalar it may return (data loss, {name: term}): their sum is trained on, and all
+        are recorded apart. One that takes `step=` gets the number of the update, for strengths that
+        change while training.
       optimizer: an optax transformation with the penalty in it, such as
         `optax.chain(jaxreg.add_penalty_gradient(reg), optax.adam(1e-3))`.
       metrics: name -> (params, *batch) -> scalar, of any kind: it is called with the rows to be judged;
         (params, model_state, *batch) when `stateful`. `jaxreg.metrics` has those in common use.
       eval_loss: the loss as it is evaluated, with the signature of a metric: dropout off, running
-        averages. Required when `stochastic` or `stateful`; else it is `loss`.
+        averages; with the terms of the loss, if it has any. Required when `stochastic` or `stateful`, or
+        when the loss takes `step`; else it is `loss`.
       eval_params: the parameters that are judged and kept, a function of the `TrainState`, such as
         `jaxreg.average_of` where the optimizer is `jaxreg.averaged(...)`; else those that are trained.
       stateful: whether the loss carries mutable state.
@@ -108,10 +112,12 @@ class Trainer:
                 f"a {type(self.optimizer).__name__}. The penalty comes from outside: "
                 "def trainer(reg): return jaxreg.Trainer(init, loss, <the chain with reg in it>)."
             )
-        if self.eval_loss is None and (self.stateful or self.stochastic):
+        by_step = takes(self.loss, "step")
+        if self.eval_loss is None and (self.stateful or self.stochastic or by_step):
+            what = "takes `step`" if by_step else "is stateful or stochastic"
             raise ValueError(
-                "Trainer: `eval_loss` is required when the loss is stateful or stochastic: a function "
-                "(params, [model_state,] *batch) -> mean loss with dropout off and running averages."
+                f"Trainer: `eval_loss` is required when the loss {what}: a function (params, "
+                "[model_state,] *batch) -> mean loss with dropout off and running averages."
             )
 
     def _check_metrics(self) -> None:
@@ -172,17 +178,20 @@ class Trainer:
         batch: tuple,
         key: Array | None = None,
         weights: Array | None = None,
+        number: int | Array = 0,
     ) -> tuple[TrainState, Array]:
-        """One update; returns the new state and the data loss before it (never the penalized one)."""
-        loss = self.loss_of(state, batch, key, weights)
+        """One update, the `number`-th; returns the new state and the data loss before it, without terms."""
+        loss = self.loss_of(state, batch, key, weights, number)
         params, whole = parts_of(state.params)
         of = lambda params: loss(whole(params))
-        (value, (model_state, rest)), grads = jax.value_and_grad(of, has_aux=True)(params)
+        (value, after), grads = jax.value_and_grad(of, has_aux=True)(params)
         tx = optax.with_extra_args_support(self.optimizer)
         given = told(tx, state.opt_state, params, value, grads, lambda params: of(params)[0])
         updates, opt_state = tx.update(grads, state.opt_state, params, **given)
         params = optax.apply_updates(params, updates)
-        return TrainState(parts_of(rest)[1](params), opt_state, model_state), value
+        return TrainState(
+            parts_of(after.params)[1](params), opt_state, after.model_state
+        ), after.loss
 
     def loss_of(
         self,
@@ -190,25 +199,29 @@ class Trainer:
         batch: tuple,
         key: Array | None = None,
         weights: Array | None = None,
-    ) -> Callable:
-        """The data loss of a batch, params -> (loss, (new model state, params as the loss left them)).
+        number: int | Array = 0,
+    ) -> Callable[[PyTree], tuple[Array, Left]]:
+        """What is trained on of a batch: params -> (the data loss and its terms together, `Left`).
 
         With `weights` [rows], 1 on average, a loss that does not take them must be a mean over rows, and
         is their weighted mean.
         """
         extra: dict[str, Any] = {"key": key} if self.stochastic else {}
+        if takes(self.loss, "step"):
+            extra["step"] = jnp.asarray(number, jnp.int32)
         if takes_weights(self.loss):
             n = len(jax.tree.leaves(batch)[0])
             extra["sample_weight"] = jnp.ones(n) if weights is None else weights
         elif weights is not None:
-            return lambda params: (self._weighted(params, batch, weights), (None, params))
+            return lambda params: self._weighted(params, batch, weights, extra)
 
         def loss(params):
             module = _tree.released(params)
             before = (state.model_state,) if self.stateful else ()
             returned = self.loss(module, *before, *self._numbers, *batch, **extra)
             value, model_state = self._pair(returned) if self.stateful else (returned, None)
-            return value, (model_state, _left(params, module))
+            data, terms = booked(value)
+            return total(data, terms), Left(model_state, _left(params, module), data, terms)
 
         return loss
 
@@ -220,13 +233,22 @@ class Trainer:
             )
         return returned
 
-    def _weighted(self, params: PyTree, batch: tuple, weights: Array) -> Array:
-        one = lambda row: self.loss(
-            _tree.released(params), *self._numbers, *jax.tree.map(lambda a: a[None], row)
-        )
-        rows = jax.vmap(one)(batch)
+    def _weighted(
+        self, params: PyTree, batch: tuple, weights: Array, extra: dict[str, Any]
+    ) -> tuple[Array, Left]:
+        def one(row: PyTree) -> tuple[Array, dict[str, Array]]:
+            returned = self.loss(
+                _tree.released(params),
+                *self._numbers,
+                *jax.tree.map(lambda a: a[None], row),
+                **extra,
+            )
+            return booked(returned)
+
         # A weight of zero must silence a NaN as well, hence `where` and not a plain product.
-        return jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
+        mean = lambda rows: jnp.sum(jnp.where(weights > 0, weights * rows, 0)) / len(weights)
+        data, terms = jax.tree.map(mean, jax.vmap(one)(batch))
+        return total(data, terms), Left(None, params, data, terms)
 
     def judged(self, state: TrainState) -> TrainState:
         """The state with the parameters that are judged in place of those that are trained."""
@@ -249,10 +271,13 @@ class Trainer:
           {"loss": scalar, name: scalar, ...}.
         """
         judged = self.judged(state)
-        return {
+        returned = self.measured(self._eval_loss, judged, data, sample_weight)
+        loss, terms = booked(returned)
+        metrics = {
             name: self.measured(fn, judged, data, sample_weight)
-            for name, fn in self.measures.items()
+            for name, fn in self.metrics.items()
         }
+        return {"loss": loss, **terms, **metrics}
 
     def measured(
         self,
@@ -261,7 +286,7 @@ class Trainer:
         data: tuple,
         sample_weight: ArrayLike | None = None,
     ) -> Any:
-        """One of `measures` of all rows, at the parameters that are judged."""
+        """What a function of the model gives of all rows, at the parameters that are judged."""
         model = self.model(state)
         if not takes_weights(measure):
             return measure(*model, *data)
@@ -270,9 +295,18 @@ class Trainer:
         return measure(*model, *data, sample_weight=weights * (n / jnp.sum(weights)))
 
     @property
-    def measures(self) -> dict[str, Callable[..., Array]]:
-        """What is evaluated: the evaluation loss and the metrics."""
-        return {"loss": self.eval_loss or self.loss, **self.metrics}
+    def _eval_loss(self) -> Callable[..., Any]:
+        return self.eval_loss or self.loss
+
+    def measures(self, terms: Sequence[str] = ()) -> dict[str, Callable[..., Array]]:
+        """What is evaluated: the data loss, these terms of the loss, and the metrics."""
+        loss = self._eval_loss
+        return {"loss": data_of(loss), **{n: term_of(loss, n) for n in terms}, **self.metrics}
+
+    def term_names(self, state: TrainState, data: tuple) -> tuple[str, ...]:
+        """Names of the terms that the loss returns; shapes are enough."""
+        terms = lambda s, d: booked(self.measured(self._eval_loss, self.judged(s), d))[1]
+        return tuple(jax.eval_shape(terms, state, data))
 
     def model(self, state: TrainState) -> tuple:
         """What measures are called with, before the data."""
@@ -297,7 +331,8 @@ class Trainer:
 
         def body(i, state):
             batch, weights = batch_at(i)
-            return self.step(state, batch, stream.noise_key(first + i), weights)[0]
+            number = first + i
+            return self.step(state, batch, stream.noise_key(number), weights, number)[0]
 
         return lax.fori_loop(0, n, body, state)
 
@@ -321,14 +356,6 @@ def _left(params: PyTree, module: PyTree) -> PyTree:
         for path, x, trained in zip(leaves.paths, leaves.values, moves)
     ]
     return leaves.rebuild(kept)
-
-
-def takes_weights(fn: Callable) -> bool:
-    """Whether a loss or metric has an argument `sample_weight`."""
-    try:
-        return "sample_weight" in inspect.signature(fn).parameters
-    except (TypeError, ValueError):  # a builtin that does not tell its arguments
-        return False
 
 
 def _name(f: Any) -> str:

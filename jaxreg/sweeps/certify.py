@@ -16,6 +16,7 @@ from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.kept import kept
+from jaxreg.fit.returned import whole
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty, Zero
@@ -48,7 +49,7 @@ class _Training:
 
     def __call__(self, point: PyTree) -> Trainer:
         made = trainer_at("sweep", self.trainer, point)
-        return dataclasses.replace(made, eval_loss=None, metrics={})
+        return dataclasses.replace(made, loss=whole(made.loss), eval_loss=None, metrics={})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,8 @@ def certify(
     params = state.params
 
     def changed(params, batch):
-        _, (_, rest) = made.loss_of(state, batch)(params)
-        if any(a is not b for a, b in zip(*map(jax.tree.leaves, (params, rest)))):
+        _, left = made.loss_of(state, batch)(params)
+        if any(a is not b for a, b in zip(*map(jax.tree.leaves, (params, left.params)))):
             _refuse(
                 "the loss changes statistics of the module, so its value depends on the minibatch"
             )

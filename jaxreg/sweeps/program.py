@@ -52,7 +52,7 @@ class Log(NamedTuple):
     """What a lane remembers of its evaluations at E times; [E, 2] is (train, valid)."""
 
     metrics: dict[str, Array]  # [E, 2], NaN until the time has come
-    terms: dict[str, Array]  # [E], the value of each term of each penalty
+    terms: dict[str, Array]  # [E], the value of each term of each penalty, and of the loss
     finite: Array  # bool: nothing has diverged so far
     stopped: Array  # int: the evaluation at which patience ended, -1 before
 
@@ -104,7 +104,7 @@ class Spec:
     trainer: MakeTrainer
     ways: judge.Ways  # how the loss and each metric are judged
     sizes: tuple[tuple[int, int], ...]  # of the folds, where something is called with their rows
-    terms: tuple[str, ...]  # of the penalties in a point
+    terms: tuple[str, ...]  # of the penalties in a point, and of the loss
     batch_size: int | None
     ahead: int  # steps whose batches are drawn, or read, at once
     fewest: int  # training rows of the smallest fold
@@ -422,6 +422,7 @@ def _noted(
     """The best and the log after an evaluation; a lane that has stopped takes no more notes."""
     params, _ = parts_of(state.train.params)
     terms = {name: term(params) for name, term in terms_in(point).items()}
+    terms |= {name: metrics[name][0] for name in state.log.terms if name not in terms}
     log, running = state.log, state.log.stopped < 0
     parts: list[PyTree] = [metrics["loss"][0], *terms.values()]
     parts += jax.tree.leaves(params)

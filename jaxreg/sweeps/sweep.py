@@ -271,7 +271,8 @@ def _job(
     made = trainer_at("sweep", trainer, point)
     probe = Probe(trainer, grid, rows, checked, data, numbers, o.key, padded, o.stationarity)
     spec = Spec(
-        trainer, tuple((name, "unknown") for name in made.measures), (), tuple(terms_in(point)),
+        trainer, tuple((name, "unknown") for name in made.measures(checked.terms)), (),
+        (*terms_in(point), *checked.terms),
         o.batch_size,
         _ahead(agenda, splits.fewest, o.batch_size) if reader is None else reader.width,
         splits.fewest, padded, rows.prepared.apart,

@@ -288,7 +288,7 @@ def _with_rows(trainer: MakeTrainer, arrays: int) -> MakeTrainer:
 
     def made(point: Any) -> Trainer:
         made = trainer(point)
-        measure = made.eval_loss or made.loss
+        measure = made.measures()["loss"]
         of_rows = {name: _OfRows(measure, arrays, p) for name, p in ((_SQUARE, 2), (_ROWS, 1))}
         return dataclasses.replace(made, metrics=of_rows)
 

@@ -166,7 +166,7 @@ def _program(
             remat=remat,
         )
         made = trainer_at("unrolled_hypergradient", trainer, point)
-        return made.measured(made.measures["loss"], made.judged(state), valid)
+        return made.measured(made.measures()["loss"], made.judged(state), valid)
 
     def run(point: PyTree, *rest: Any) -> Unrolled:
         value, gradient = jax.value_and_grad(score)(point, *rest)
