@@ -21,7 +21,8 @@ from jax.typing import ArrayLike
 from jaxreg import _tree, prox
 from jaxreg._check import check_step, fitted, kind, upcast
 from jaxreg._tree import PyTree
-from jaxreg.penalty import Penalty, snake_name
+from jaxreg.penalty import Penalty
+from jaxreg.value import snake_name
 
 __all__ = ["Elementwise", "LeafPenalty"]
 

@@ -17,7 +17,7 @@ from jaxreg._check import shown, size
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._axes import Axis, check_across, inside
-from jaxreg.penalty import static_field
+from jaxreg.value import static_field
 
 __all__ = ["Constraint", "GroupSet", "whole"]
 

@@ -16,8 +16,8 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg.penalties._axes import Axis, across, check_across, inside
 from jaxreg.penalties._weighted import Weighted
-from jaxreg.penalty import snake_name, static_field
 from jaxreg.prox._groups import Axes, Labels, total
+from jaxreg.value import snake_name, static_field
 
 __all__ = ["Grouped", "checked_axis", "group_norm", "index_lists", "refuse_missing", "structure"]
 

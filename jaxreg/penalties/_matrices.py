@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxreg.leaf import LeafPenalty
-from jaxreg.penalty import static_field
 from jaxreg.prox._spectral import singular_values, times
+from jaxreg.value import static_field
 
 __all__ = [
     "OfMatrices",

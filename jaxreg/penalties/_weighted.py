@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.leaf import LeafPenalty
-from jaxreg.penalty import snake_name
+from jaxreg.value import snake_name
 
 __all__ = ["Weighted", "one_step", "short"]
 

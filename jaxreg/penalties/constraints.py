@@ -30,9 +30,10 @@ from jaxreg.penalties._axes import Axis
 from jaxreg.penalties._constraint import GroupSet, whole
 from jaxreg.penalties._groups import checked_axis
 from jaxreg.penalties.bounds import Interval
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._waterline import waterline
+from jaxreg.value import static_field
 
 __all__ = ["cardinality", "l1_ball", "l2_ball", "linf_ball", "max_norm", "simplex", "unit_norm"]
 

@@ -20,7 +20,8 @@ from jaxreg._check import strength
 from jaxreg._tree import PyTree, accumulator, safe_abs
 from jaxreg.penalties._common import optional, share
 from jaxreg.penalties._weighted import Weighted, one_step, short
-from jaxreg.penalty import Penalty, snake_name, static_field
+from jaxreg.penalty import Penalty
+from jaxreg.value import snake_name, static_field
 
 __all__ = ["FusedLasso", "TotalVariation", "fused_lasso"]
 

@@ -17,8 +17,9 @@ from jaxreg._tree import PyTree, safe_abs
 from jaxreg.penalties._common import optional, share
 from jaxreg.penalties._groups import Grouped, group_norm, structure
 from jaxreg.penalties.leaf_groups import LeafGroups, leaf_groups_of, names_leaves
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox._groups import Labels, largest, spread
+from jaxreg.value import static_field
 
 __all__ = ["group_lasso", "sparse_group_lasso"]
 

@@ -20,9 +20,10 @@ from jaxreg._check import check_step, fitted, kind, shown, strength, upcast
 from jaxreg._tree import PyTree
 from jaxreg.penalties._groups import group_norm
 from jaxreg.penalties._weighted import one_step
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox._waterline import waterline
 from jaxreg.select import Selector, as_selector
+from jaxreg.value import static_field
 
 __all__ = ["hierarchical"]
 

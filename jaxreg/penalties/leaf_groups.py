@@ -22,9 +22,10 @@ from jax.typing import ArrayLike
 from jaxreg import _tree, prox
 from jaxreg._check import check_step, fitted, kind, shown, upcast
 from jaxreg._tree import PyTree
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox._norm import scaled_norm
 from jaxreg.select import Selector, as_selector
+from jaxreg.value import static_field
 
 __all__ = ["LeafGroups", "leaf_groups_of", "names_leaves"]
 

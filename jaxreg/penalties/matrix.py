@@ -37,8 +37,9 @@ from jaxreg.penalties._matrices import (
     to_matrix,
     to_values,
 )
-from jaxreg.penalty import Penalty, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox._spectral import positive, rounding, singular_values, svd, times
+from jaxreg.value import static_field
 
 __all__ = ["log_det", "nuclear", "orthogonal", "spectral_norm"]
 

@@ -19,9 +19,10 @@ from jaxreg._check import above, strength
 from jaxreg._tree import PyTree, safe_abs
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.penalties._common import optional, placed, share
-from jaxreg.penalty import Penalty, snake_name
+from jaxreg.penalty import Penalty
 from jaxreg.prox._norm import scaled_norm
 from jaxreg.prox._roots import two_thirds_power
+from jaxreg.value import snake_name
 
 __all__ = ["l0", "l1_minus_l2", "l_half", "l_two_thirds", "log_sum"]
 

@@ -26,8 +26,8 @@ from jaxreg.penalties._axes import across
 from jaxreg.penalties._common import optional
 from jaxreg.penalties._groups import group_norm, index_lists, refuse_missing
 from jaxreg.penalties.group import GroupLasso
-from jaxreg.penalty import static_field
 from jaxreg.prox._groups import Labels, spread
+from jaxreg.value import static_field
 
 __all__ = ["LatentNorm", "overlapping_group_lasso"]
 

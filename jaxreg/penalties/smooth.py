@@ -26,8 +26,9 @@ from jaxreg.leaf import LeafPenalty
 from jaxreg.penalties._common import optional
 from jaxreg.penalties._weighted import one_step, short
 from jaxreg.penalties.fused import TotalVariation, largest_need, line_axis
-from jaxreg.penalty import Penalty, snake_name, static_field
+from jaxreg.penalty import Penalty
 from jaxreg.prox import Iterated
+from jaxreg.value import snake_name, static_field
 
 __all__ = ["IteratedPenalty", "total_variation", "trend_filter"]
 

@@ -1,6 +1,6 @@
 """What a penalty is (`base`) and how penalties combine (`combine`, `sums`); public as `jaxreg.NAME`."""
 
-from jaxreg.penalty.base import Penalty, Quadratic, snake_name, static_field
+from jaxreg.penalty.base import Penalty, Quadratic
 from jaxreg.penalty.combine import Around, Of, On, Scaled, Zero
 from jaxreg.penalty.sums import Sum
 
@@ -13,6 +13,4 @@ __all__ = [
     "Scaled",
     "Sum",
     "Zero",
-    "snake_name",
-    "static_field",
 ]

@@ -17,9 +17,8 @@ import dataclasses
 import functools
 import html
 import operator
-import re
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, dataclass_transform
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,26 +28,9 @@ from jax.typing import ArrayLike
 from jaxreg import select
 from jaxreg._check import number, shown, strength, upcast
 from jaxreg._tree import PyTree
+from jaxreg.value import Value
 
-__all__ = ["Penalty", "Quadratic", "snake_name", "static_field"]
-
-
-def static_field(**kwargs: Any) -> Any:
-    """A dataclass field that is structure, not strength: hashable, and part of the jit cache key.
-
-    >>> import jaxreg as jr
-    >>> class Rows(jr.LeafPenalty):
-    ...     lam: float
-    ...     axis: int = static_field(default=0)
-    ...     smooth, convex = False, True
-    ...     def leaf_value(self, x):
-    ...         return self.lam * jnp.sum(jnp.max(jnp.abs(x), self.axis))
-    ...     def leaf_prox(self, x, step):
-    ...         raise NotImplementedError("no prox")
-    >>> jax.tree.leaves(Rows(0.5, axis=1))
-    [0.5]
-    """
-    return dataclasses.field(metadata={"static": True}, **kwargs)
+__all__ = ["Penalty", "Quadratic"]
 
 
 class Quadratic(NamedTuple):
@@ -58,10 +40,7 @@ class Quadratic(NamedTuple):
     center: Any
 
 
-@dataclass_transform(
-    frozen_default=True, eq_default=False, field_specifiers=(static_field, dataclasses.field)
-)
-class Penalty(abc.ABC):
+class Penalty(Value, abc.ABC):
     """R(params): a scalar in the units of the loss, with its proximal operator.
 
     A subclass declares its fields and becomes a frozen dataclass and a pytree by itself: fields are
@@ -81,11 +60,6 @@ class Penalty(abc.ABC):
     one_sided: ClassVar[bool] = False
     # numpy scalars must leave `factor * penalty` to us instead of making an object array.
     __array_ufunc__: ClassVar[None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-        _register(cls)
 
     @abc.abstractmethod
     def __call__(self, params: PyTree) -> Array:
@@ -193,8 +167,7 @@ class Penalty(abc.ABC):
         {'lam': Array(0.2, dtype=float32), 'l1_ratio': Array(0.5, dtype=float32)}
         """
         del leaf
-        names = (f.name for f in dataclasses.fields(self) if not f.metadata.get("static"))  # pyright: ignore
-        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        return self.numbers()
 
     def map_field(self, name: str, function: Callable[[Any], Any]) -> Penalty:
         """The same penalty with `function` of the field `name` instead of it, in all its parts.
@@ -231,11 +204,6 @@ class Penalty(abc.ABC):
         """For a pure l2 term, its strength and centre on each leaf it touches; else None."""
         del params
         return None
-
-    @property
-    def label(self) -> str:
-        """A short name without strengths, such as "l2.on(kernels)", the same for every lam."""
-        return snake_name(type(self))
 
     def on(self, where: select.Selector | str | Callable[[str, Any], bool]) -> Penalty:
         """Restrict to the leaves that `where` selects: a selector, a glob or a predicate.
@@ -315,55 +283,6 @@ class Penalty(abc.ABC):
         terms = self.terms() or (self,)
         return "<br>".join(f"<code>{html.escape(repr(term))}</code>" for term in terms)
 
-    def __repr__(self) -> str:
-        # Strengths first; structure only where it is not the default.
-        fields = sorted(
-            dataclasses.fields(self),  # pyright: ignore[reportArgumentType]
-            key=lambda f: bool(f.metadata.get("static")),
-        )
-        given = []
-        for i, f in enumerate(fields):
-            value, static = getattr(self, f.name), f.metadata.get("static")
-            left_out = _is_default(value, f.default) if static else value is None
-            if not left_out:
-                given.append(shown(value) if i == 0 and not static else f"{f.name}={shown(value)}")
-        return f"{snake_name(type(self))}({', '.join(given)})"
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and bool(value == default)
-
-
-def _register(cls: type) -> None:
-    """Make `cls` a pytree: strengths are its children, structure its static data.
-
-    Not by `jax.tree_util.register_dataclass`: up to jax 0.12 the structures of two such classes
-    with equal field names compare equal, and jit may then run the program of l1 for an l2.
-    """
-    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
-    static = tuple(f.name for f in fields if f.metadata.get("static"))
-    data = tuple(f.name for f in fields if not f.metadata.get("static"))
-    keys = tuple(jax.tree_util.GetAttrKey(name) for name in data)
-
-    def flatten(penalty):
-        children = tuple(getattr(penalty, name) for name in data)
-        return children, tuple(getattr(penalty, name) for name in static)
-
-    def flatten_with_keys(penalty):
-        children, structure = flatten(penalty)
-        return tuple(zip(keys, children)), structure
-
-    def unflatten(structure, children):
-        return cls(**dict(zip(static, structure)), **dict(zip(data, children)))
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-
 
 def _sum_squares(x: Array) -> Array:
     return jnp.sum(jnp.square(upcast(x)))
-
-
-def snake_name(cls: type) -> str:
-    """The field's name of a penalty class: ElasticNet -> elastic_net, LHalf -> l_half."""
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__)
-    return words.lower()

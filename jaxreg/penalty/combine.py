@@ -20,8 +20,9 @@ from jax.typing import ArrayLike
 from jaxreg import _tree, select
 from jaxreg._check import check_step, fitted, shown, upcast
 from jaxreg._tree import PyTree
-from jaxreg.penalty.base import Penalty, Quadratic, static_field
+from jaxreg.penalty.base import Penalty, Quadratic
 from jaxreg.penalty.sums import Sum
+from jaxreg.value import static_field
 
 __all__ = ["Around", "Of", "On", "Scaled", "Wrapper", "Zero", "add"]
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxreg as jr
-from jaxreg.penalty import static_field
+from jaxreg.value import static_field
 
 
 def wide(x):
