@@ -1,0 +1,28 @@
+"""Terms of a loss beyond weights: what is penalised of activations, functions, samples.
+
+A term is a value as a penalty is one: its strength is a leaf, goes through grids and sweeps, and is
+printed. The loss calls it with what it has, and returns (data loss, {name: term}); `Trainer` trains on their
+sum and records each apart.
+"""
+
+from jaxreg.terms._base import Term
+from jaxreg.terms.activations import (
+    activity_l1,
+    activity_l2,
+    center,
+    covariance,
+    kl_sparsity,
+    tar,
+    variance,
+)
+
+__all__ = [
+    "Term",
+    "activity_l1",
+    "activity_l2",
+    "center",
+    "covariance",
+    "kl_sparsity",
+    "tar",
+    "variance",
+]
