@@ -1,8 +1,8 @@
 """Terms of a loss beyond weights: what is penalised of activations, functions, samples.
 
 A term is a value as a penalty is one: its strength is a leaf, goes through grids and sweeps, and is
-printed. The loss calls it with what it has, and returns (data loss, {name: term}); `Trainer` trains on their
-sum and records each apart.
+printed. The loss calls it with what it has, and returns (data loss, {name: term}); `Trainer` trains on
+their sum and records each apart.
 """
 
 from jaxreg.terms._base import Term

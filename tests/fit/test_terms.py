@@ -1,0 +1,175 @@
+"""Terms of a loss: trained on with the data loss, recorded apart from it, and refused where they are not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxreg as jr
+
+KEY = jax.random.key(0)
+X = jax.random.normal(jax.random.key(1), (24, 3))
+Y = X[:, 0] + 0.3 * jax.random.normal(jax.random.key(2), (24,))
+DATA = (X, Y)
+
+
+def ridge(params, x, y):
+    return 0.5 * jnp.mean((x @ params - y) ** 2)
+
+
+def with_term(lam):
+    def loss(w, x, y):
+        return ridge(w, x, y), {"size": 0.5 * lam["lam"] * jnp.sum(w**2)}
+
+    return jr.Trainer(lambda key: jnp.zeros(3), loss, optax.sgd(0.3))
+
+
+def with_penalty(reg):
+    tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.3))
+    return jr.Trainer(lambda key: jnp.zeros(3), ridge, tx)
+
+
+OPTIONS = {"folds": 4, "steps": 60, "evals": 3, "key": KEY, "progress": False}
+LAMS = [0.0, 0.1, 1.0]
+GRID = jr.grid(lambda lam: {"lam": lam}, lam=LAMS)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    return jr.sweep(with_term, GRID, DATA, **OPTIONS, stationarity=True)
+
+
+def test_a_term_is_trained_on_as_the_penalty_that_it_is(swept):
+    other = jr.sweep(with_penalty, jr.grid(jr.l2, lam=LAMS), DATA, **OPTIONS)
+    np.testing.assert_allclose(swept.params, other.params, rtol=1e-5, atol=1e-6)
+    for name in ("train", "valid"):
+        ours, theirs = getattr(swept, name)["loss"], getattr(other, name)["loss"]
+        np.testing.assert_allclose(
+            ours, theirs, rtol=1e-5, err_msg="the data loss, without the term"
+        )
+
+
+def test_it_is_recorded_apart_on_both_kinds_of_rows(swept):
+    lam = np.reshape(LAMS, (3, 1, 1))
+    size = 0.5 * lam * np.square(swept.params).sum(-1)
+    np.testing.assert_allclose(swept.valid["size"][..., -1], size, rtol=1e-5)
+    np.testing.assert_allclose(swept.terms["size"][..., -1], size, rtol=1e-5)
+    np.testing.assert_allclose(swept.penalty_value[..., -1], size, rtol=1e-5)
+    assert "train size" in swept.table().rows[0]
+
+
+def test_the_certificate_is_of_the_loss_with_its_terms(swept):
+    assert swept.stationarity().distance.max() < 1e-5
+    w, lam = swept.params[2, 0, 0], 1.0
+    assert np.linalg.norm(lam * w) > 0.1, "or it tells nothing"
+
+
+def test_a_strength_of_zero_changes_no_bit():
+    """Beside lanes of the same number, as the width of a program decides how it rounds."""
+
+    def without(lam):
+        return jr.Trainer(lambda key: jnp.zeros(3), lambda w, x, y: ridge(w, x, y) + 0 * lam["lam"],
+                          optax.sgd(0.3))  # fmt: skip
+
+    zeros = jr.points([{"lam": 0.0}] * 3)
+    ours, theirs = (jr.sweep(t, zeros, DATA, **OPTIONS).params for t in (with_term, without))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_minibatches_weights_and_fit_see_the_same_terms():
+    weights = np.linspace(0.5, 1.5, 24)
+    of_rows = lambda lam: jr.Trainer(
+        lambda key: jnp.zeros(3),
+        lambda w, x, y: (ridge(w, x, y), {"activity": lam["lam"] * jnp.mean((x @ w) ** 2)}),
+        optax.sgd(0.3),
+    )
+    state = jr.fit(of_rows, {"lam": 0.5}, DATA, steps=300, key=KEY, sample_weight=weights)
+    w = weights / weights.sum()
+    gram = np.einsum("n,ni,nj->ij", w, X, X)
+    exact = np.linalg.solve(
+        2 * gram, np.einsum("n,ni,n->i", w, X, Y)
+    )  # gram + 2 * lam * gram, lam = 1/2
+    np.testing.assert_allclose(state.params, exact, rtol=1e-4)
+
+
+def test_strengths_may_follow_the_step():
+    """λ_t = t: of a loss of 0 the parameters shrink by (1 - rate t) at step t."""
+
+    def rising(point):
+        zero = lambda w, x, y: 0 * jnp.mean(x)
+        loss = lambda w, x, y, step: (
+            zero(w, x, y),
+            {"l2": 0.5 * point["lam"] * step * jnp.sum(w**2)},
+        )
+        judged = lambda w, x, y: (zero(w, x, y), {"l2": 0.5 * point["lam"] * jnp.sum(w**2)})
+        return jr.Trainer(lambda key: jnp.ones(3), loss, optax.sgd(0.1), eval_loss=judged)
+
+    state = jr.fit(rising, {"lam": 1.0}, DATA, steps=5, key=KEY)
+    np.testing.assert_allclose(state.params, np.prod([1 - 0.1 * t for t in range(5)]), rtol=1e-6)
+    grid = jr.points([{"lam": 1.0}])
+    swept = jr.sweep(rising, grid, DATA, folds=4, steps=5, key=KEY)
+    np.testing.assert_allclose(swept.params, state.params[0], rtol=1e-6)
+
+
+def test_state_noise_and_terms_together():
+    def made(point):
+        def loss(w, state, x, y, key):
+            noisy = x + 0.0 * jax.random.normal(key, x.shape)
+            return (ridge(w, noisy, y), {"size": point["lam"] * jnp.sum(w**2)}), state + 1
+
+        judged = lambda w, state, x, y: (ridge(w, x, y), {"size": point["lam"] * jnp.sum(w**2)})
+        init = lambda key: (jnp.zeros(3), jnp.zeros(()))
+        return jr.Trainer(
+            init, loss, optax.sgd(0.3), eval_loss=judged, stateful=True, stochastic=True
+        )
+
+    state = jr.fit(made, {"lam": 0.5}, DATA, steps=60, key=KEY)
+    assert state.model_state == 60
+    other = jr.fit(with_term, {"lam": 1.0}, DATA, steps=60, key=KEY)
+    np.testing.assert_allclose(state.params, other.params, rtol=1e-5)
+
+
+def returning(returned, **more):
+    """Trainers whose loss returns what is given of the data loss."""
+    loss = lambda w, x, y: returned(ridge(w, x, y))
+    return lambda point: jr.Trainer(
+        lambda key: jnp.zeros(3),
+        loss,
+        optax.chain(jr.add_penalty_gradient(point), optax.sgd(0.3)),
+        **more,
+    )
+
+
+BAD = {
+    "a vector": (lambda v: (v, {"t": jnp.ones(2)}), {}, ValueError, "the term 't' of the loss must return a sc"),
+    "no text": (lambda v: (v, {3: v}), {}, TypeError, "with names of text, got 3"),
+    "loss": (lambda v: (v, {"loss": v}), {}, ValueError, "a term 'loss', and that is the name of the data loss"),
+    "metric": (
+        lambda v: (v, {"rmse": v}), {"metrics": {"rmse": ridge}}, ValueError,
+        "a term 'rmse', and that is the name of a metric",
+    ),
+    "penalty": (lambda v: (v, {"l2": v}), {}, ValueError, "a term 'l2', and that is the name of a penalty"),
+    "eval_loss": (
+        lambda v: (v, {"t": v}), {"eval_loss": ridge}, ValueError,
+        "`eval_loss` must return the terms that `loss` does.*got none, and of the loss t",
+    ),
+    "a pair": (lambda v: (v, v), {}, TypeError, r"Terms of the loss go beside it, as \(data loss, {name: term}\)"),
+    "nothing": (lambda v: (v, {}), {}, None, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_a_loss_returns_is_judged_before_anything_compiles(name):
+    returned, more, error, match = BAD[name]
+    call = lambda: jr.fit(returning(returned, **more), jr.l2(0.1), DATA, steps=2, key=KEY)
+    if error is None:
+        call()
+        return
+    with pytest.raises(error, match=f"(?s)fit: .*{match}"):
+        call()
+
+
+def test_a_loss_that_takes_the_step_needs_another_one_to_be_judged_by():
+    with pytest.raises(ValueError, match="`eval_loss` is required when the loss takes `step`"):
+        jr.Trainer(lambda key: jnp.zeros(3), lambda w, x, y, step: ridge(w, x, y), optax.sgd(0.1))
