@@ -15,14 +15,34 @@ from jaxreg.terms.activations import (
     tar,
     variance,
 )
+from jaxreg.terms.latent import (
+    capacity,
+    effective_beta,
+    free_bits,
+    kl,
+    kl_bernoulli,
+    kl_categorical,
+    kl_normal,
+    mmd,
+    total_correlation,
+)
 
 __all__ = [
     "Term",
     "activity_l1",
     "activity_l2",
+    "capacity",
     "center",
     "covariance",
+    "effective_beta",
+    "free_bits",
+    "kl",
+    "kl_bernoulli",
+    "kl_categorical",
+    "kl_normal",
     "kl_sparsity",
+    "mmd",
     "tar",
+    "total_correlation",
     "variance",
 ]

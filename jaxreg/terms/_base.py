@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -106,7 +107,7 @@ def mean_over(term: Term, each: Array, mask: Any) -> Array:
             f"{owner}: `mask` must be an array of the first axes of {list(each.shape)}, got {got}."
         )
     kept = jnp.reshape(mask != 0, (*mask.shape, *[1] * (each.ndim - len(mask.shape))))
-    if is_concrete(mask) and not bool(jnp.any(kept)):
+    if is_concrete(mask) and not np.asarray(mask).any():
         raise ValueError(f"{owner}: `mask` must keep something, got one that removes everything.")
     count = jnp.sum(kept) * (each.size // kept.size)
     # Where it removes, a NaN is silenced as well, hence `where` and not a plain product.

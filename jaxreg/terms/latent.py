@@ -1,0 +1,272 @@
+"""Terms of variational autoencoders: the rate in its usual forms, and distances between codes and a prior.
+
+All are in nats per row: means over rows of sums over latent dimensions, so that they belong to a data loss
+that is a mean over rows of sums over pixels. Where the data loss is a mean over D pixels as well, a
+strength of 1 counts D times as much; `effective_beta` says what β that is.
+
+| term | value of mean and log_var, [rows, latents] |
+|---|---|
+| kl | mean over rows of sum_j KL(N(μ_j, σ_j²) || N(0, 1)) |
+| free_bits | sum_j max(bits, mean over rows of KL_j) |
+| capacity | |kl − target| |
+| total_correlation | KL(q(z) || prod_j q(z_j)), by minibatch weighted sampling |
+| mmd | MMD² of codes and draws of the prior under an inverse multiquadratic kernel |
+
+Sources: Kingma & Welling 2014 (appendix B); β, Higgins et al. 2017; free bits, Kingma et al. 2016 (eq. 15,
+without groups); capacity, Burgess et al. 2018 (eq. 8); total correlation, Chen et al. 2018 (eq. 5 and
+appendix C.1, minibatch weighted sampling); MMD, Zhao, Song & Ermon 2019 and, for the kernel, Tolstikhin
+et al. 2018 (section 4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import jax.scipy as jsp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxreg._check import above, size, strength
+from jaxreg.terms._base import Term, lam_of, rows_of
+
+__all__ = [
+    "Capacity", "FreeBits", "Kl", "Mmd", "TotalCorrelation", "capacity", "effective_beta", "free_bits",
+    "kl", "kl_bernoulli", "kl_categorical", "kl_normal", "mmd", "total_correlation",
+]  # fmt: skip
+
+
+# --- divergences of the usual pairs ------------------------------------------------------------------
+
+
+def kl_normal(
+    mean: ArrayLike, log_var: ArrayLike, prior_mean: ArrayLike = 0.0, prior_log_var: ArrayLike = 0.0
+) -> Array:
+    """KL(N(m, v) || N(m₀, v₀)) entry by entry: ½ (v/v₀ + (m − m₀)²/v₀ − 1 − log v/v₀).
+
+    >>> kl_normal(1.0, 0.0).item()
+    0.5
+    """
+    apart = jnp.asarray(log_var) - prior_log_var
+    return 0.5 * (
+        jnp.exp(apart)
+        + jnp.square(mean - prior_mean) * jnp.exp(-jnp.asarray(prior_log_var))
+        - 1
+        - apart
+    )
+
+
+def kl_categorical(logits: ArrayLike, prior_logits: ArrayLike | None = None) -> Array:
+    """KL(softmax(a) || softmax(b)) over the last axis; without `prior_logits` of the uniform distribution.
+
+    >>> kl_categorical(jnp.array([0.0, 0.0])).item()
+    0.0
+    """
+    logits = jnp.asarray(logits, float)
+    p = jnp.exp(logits - jsp.special.logsumexp(logits, -1, keepdims=True))
+    log_p = logits - jsp.special.logsumexp(logits, -1, keepdims=True)
+    prior = jnp.zeros_like(logits) if prior_logits is None else jnp.asarray(prior_logits, float)
+    log_q = prior - jsp.special.logsumexp(prior, -1, keepdims=True)
+    return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0), -1)
+
+
+def kl_bernoulli(logit: ArrayLike, prior: ArrayLike = 0.5) -> Array:
+    """KL(Bernoulli(sigmoid(a)) || Bernoulli(prior)) entry by entry.
+
+    >>> kl_bernoulli(0.0).item()
+    0.0
+    """
+    logit, prior = jnp.asarray(logit, float), jnp.asarray(prior, float)
+    pair = jnp.stack([logit, jnp.zeros_like(logit)], -1)
+    log_prior = jnp.stack([jnp.log(prior), jnp.log1p(-prior)], -1)
+    return kl_categorical(pair, jnp.broadcast_to(log_prior, pair.shape))
+
+
+# --- terms -------------------------------------------------------------------------------------------
+
+
+class Kl(Term):
+    """lam * mean over rows of the KL of each row's Gaussian from the standard one."""
+
+    lam: float
+
+    def value(self, mean: Array, log_var: Array) -> Array:
+        return jnp.sum(_by_latent(self, mean, log_var))
+
+
+class FreeBits(Term):
+    """lam * sum over latents of max(bits, mean over rows of their KL)."""
+
+    lam: float
+    bits: float
+
+    def value(self, mean: Array, log_var: Array) -> Array:
+        return jnp.sum(jnp.maximum(_by_latent(self, mean, log_var), self.bits))
+
+
+class Capacity(Term):
+    """lam * |KL - target|."""
+
+    lam: float
+    target: float
+
+    def value(self, mean: Array, log_var: Array) -> Array:
+        return jnp.abs(jnp.sum(_by_latent(self, mean, log_var)) - self.target)
+
+
+class TotalCorrelation(Term):
+    """lam * an estimate of KL(q(z) || prod_j q(z_j)), from samples z of the rows' Gaussians."""
+
+    lam: float
+    rows: float  # of the data set
+
+    def value(self, z: Array, mean: Array, log_var: Array) -> Array:
+        z, mean, log_var = _alike(self, z=z, mean=mean, log_var=log_var)
+        # log q(z_i,j | x_k): [row i, row k, latent j]
+        square = jnp.square(z[:, None] - mean[None]) * jnp.exp(-log_var[None])
+        each = -0.5 * (square + log_var[None] + jnp.log(2 * jnp.pi))
+        count = jnp.log(len(z) * self.rows)
+        joint = jsp.special.logsumexp(jnp.sum(each, -1), 1) - count
+        product = jnp.sum(jsp.special.logsumexp(each, 1) - count, -1)
+        return jnp.mean(joint - product)
+
+
+class Mmd(Term):
+    """lam * MMD² of codes and draws of the prior, without bias, by kernels c / (c + |x − y|²)."""
+
+    lam: float
+    scale: float
+
+    def value(self, z: Array, draws: Array) -> Array:
+        z, draws = _alike(self, z=z, draws=draws)
+        n, latents = z.shape
+        off = 1 - jnp.eye(n, dtype=z.dtype)
+        total = jnp.zeros((), z.dtype)
+        for factor in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0):
+            c = 2 * latents * self.scale * factor
+            kernel = lambda a, b, c=c: c / (c + jnp.sum(jnp.square(a[:, None] - b[None]), -1))
+            within = jnp.sum((kernel(z, z) + kernel(draws, draws)) * off) / (n * (n - 1))
+            total += within - 2 * jnp.mean(kernel(z, draws))
+        return total
+
+
+def _by_latent(term: Term, mean: Any, log_var: Any) -> Array:
+    """The mean over rows of the KL of each latent dimension."""
+    mean, log_var = _alike(term, mean=mean, log_var=log_var)
+    return jnp.mean(kl_normal(mean, log_var), 0)
+
+
+def _alike(term: Term, **given: Any) -> list[Array]:
+    """Arrays [rows, latents] of one shape."""
+    found = [rows_of(term, name, x, 2, "[rows, latents]") for name, x in given.items()]
+    shapes = {x.shape for x in found}
+    if len(shapes) > 1 or found[0].ndim != 2:
+        got = ", ".join(f"{name} {list(x.shape)}" for name, x in zip(given, found))
+        names = " and ".join(f"`{name}`" for name in given)
+        raise ValueError(
+            f"{term.label}: {names} must be [rows, latents], all of one shape, got {got}."
+        )
+    return found
+
+
+# --- constructors ------------------------------------------------------------------------------------
+
+
+def kl(lam: ArrayLike = 1.0) -> Kl:
+    """β * mean over rows of KL(N(μ, σ²) || N(0, 1)), in nats: the rate of a VAE; term(mean, log_var).
+
+    Args:
+      lam: β >= 0; 1 is the evidence lower bound, if the data loss is a negative log likelihood summed over
+        pixels.
+
+    Raises:
+      TypeError, ValueError: `lam` is no number >= 0.
+
+    >>> kl(2.0)(jnp.ones((3, 2)), jnp.zeros((3, 2))).item()  # 2 * 2 * 1/2
+    2.0
+    """
+    return Kl(lam_of("kl", lam))
+
+
+def free_bits(lam: ArrayLike = 1.0, bits: ArrayLike = 0.1) -> FreeBits:
+    """β * sum_j max(bits, KL_j): each latent may carry `bits` nats without a price; term(mean, log_var).
+
+    Args:
+      lam: β >= 0.
+      bits: nats of a latent, >= 0.
+
+    Raises:
+      TypeError, ValueError: `lam` or `bits` is no number >= 0.
+
+    >>> free_bits(1.0, 0.25)(jnp.array([[0.0, 1.0]]), jnp.zeros((1, 2))).item()  # 0.25 + 0.5
+    0.75
+    """
+    return FreeBits(lam_of("free_bits", lam), strength("free_bits", "bits", bits))
+
+
+def capacity(lam: ArrayLike, target: ArrayLike) -> Capacity:
+    """γ * |KL − C|: a rate of C nats, which is often raised while training; term(mean, log_var).
+
+    Args:
+      lam: γ >= 0.
+      target: C >= 0, in nats.
+
+    Raises:
+      TypeError, ValueError: `lam` or `target` is no number >= 0.
+
+    >>> capacity(10.0, 3.0)(jnp.ones((1, 2)), jnp.zeros((1, 2))).item()
+    20.0
+    """
+    return Capacity(lam_of("capacity", lam), size("capacity", "target", target))
+
+
+def total_correlation(lam: ArrayLike, rows: ArrayLike) -> TotalCorrelation:
+    """β' * total correlation of the codes, estimated in a batch; term(z, mean, log_var).
+
+    Beside `kl()` it is β-TCVAE with β = 1 + β'. Batches of M rows estimate it from above, by about
+    (latents − 1) log M, which is no matter to the gradient.
+
+    Args:
+      lam: β' >= 0.
+      rows: of the data set, not of the batch.
+
+    Raises:
+      TypeError, ValueError: `lam` is no number >= 0, or `rows` not above 0.
+
+    >>> z = jnp.zeros((1, 2))
+    >>> round(total_correlation(1.0, rows=1)(z, z, z).item(), 6)  # of one row alone they are independent
+    0.0
+    """
+    return TotalCorrelation(
+        lam_of("total_correlation", lam), above("total_correlation", "rows", rows, 0)
+    )
+
+
+def mmd(lam: ArrayLike, scale: ArrayLike = 1.0) -> Mmd:
+    """lam * MMD² of codes z and as many draws of the prior, over seven widths; term(z, draws).
+
+    Args:
+      lam: strength >= 0.
+      scale: the variance of the prior, > 0, by which kernels are scaled.
+
+    Raises:
+      TypeError, ValueError: `lam` is no number >= 0, or `scale` not above 0.
+
+    >>> z = jnp.array([[0.0], [1.0]])
+    >>> mmd(1.0)(z, z).item() < 0  # without bias it may be below 0
+    True
+    """
+    return Mmd(lam_of("mmd", lam), above("mmd", "scale", scale, 0))
+
+
+def effective_beta(lam: ArrayLike, pixels: int) -> Array:
+    """The β of an ELBO whose data loss is a mean over pixels: β · D.
+
+    >>> effective_beta(1.0, 784).item()
+    784.0
+    """
+    if not isinstance(pixels, int) or isinstance(pixels, bool) or pixels < 1:
+        raise ValueError(
+            f"effective_beta: `pixels` must be the number of pixels of a row, at least 1, got {pixels!r}."
+        )
+    return lam_of("effective_beta", lam) * pixels
