@@ -28,6 +28,8 @@ from jaxreg._tree import PyTree
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
 from jaxreg.report.table import Column, Table
+from jaxreg.terms import Term
+from jaxreg.value import Value
 
 __all__ = ["Grid", "grid", "map_grid", "points"]
 
@@ -91,13 +93,19 @@ def _entry(x: Any, k: int) -> Array:
 
 def point_label(point: PyTree) -> str:
     """The name of a point without its numbers: that of its penalty, or of each part by its key."""
-    if isinstance(point, Penalty):
+    if isinstance(point, Value):
         return point.label
-    leaves, treedef = jax.tree.flatten(point, is_leaf=lambda x: isinstance(x, Penalty))
+    leaves, treedef = jax.tree.flatten(point, is_leaf=lambda x: isinstance(x, Value))
     paths, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(treedef, range(len(leaves))))
     names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths)
-    parts = [f"{n}: {x.label}" if isinstance(x, Penalty) else n for n, x in zip(names, leaves)]
+    parts = [f"{n}: {x.label}" if isinstance(x, Value) else n for n, x in zip(names, leaves)]
     return "{" + ", ".join(parts) + "}" if any(parts) else "number"
+
+
+def values_in(point: PyTree) -> list[Value]:
+    """Every penalty and every term in a point."""
+    is_value = lambda x: isinstance(x, Value)
+    return [x for x in jax.tree.leaves(point, is_leaf=is_value) if is_value(x)]
 
 
 @moves
@@ -357,12 +365,12 @@ def _kind(x: Any) -> str:
 
 
 def _strengths(stacked: PyTree, coords: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The axes along which every strength of a penalty that changes at all grows."""
-    lams = [
-        np.asarray(x).reshape(len(next(iter(coords.values()))), -1)
-        for penalty in penalties_in(stacked).values()
-        for x in jax.tree.leaves([part.strengths().get("lam") for part in penalty.terms()])
-    ]
+    """The axes along which every strength of a penalty or a term that changes at all grows."""
+    values = [part for penalty in penalties_in(stacked).values() for part in penalty.terms()]
+    found = [part.strengths().get("lam") for part in values]
+    found += [x.lam for x in values_in(stacked) if isinstance(x, Term)]
+    count = len(next(iter(coords.values())))
+    lams = [np.asarray(x).reshape(count, -1) for x in jax.tree.leaves(found)]
     return tuple(name for name in coords if lams and _grows(name, coords, np.concatenate(lams, 1)))
 
 

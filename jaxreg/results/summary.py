@@ -13,8 +13,7 @@ import numpy as np
 
 from jaxreg._check import flag
 from jaxreg.choice import coordinate_text, coords_text
-from jaxreg.grid import point_label
-from jaxreg.objective import penalties_in
+from jaxreg.grid import point_label, values_in
 from jaxreg.report.table import Column, Table
 from jaxreg.results.build import Parts
 from jaxreg.results.status import Status
@@ -122,7 +121,7 @@ def label(points: Any) -> str:
     """The name of the points without their numbers; a result that was read back may not know it."""
     if isinstance(points, Parts):
         return " | ".join(dict.fromkeys(map(label, points.trees)))
-    return point_label(points) if penalties_in(points) else "points"
+    return point_label(points) if values_in(points) else "points"
 
 
 def spread(result: Any) -> str:
