@@ -144,7 +144,7 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
     evaluate = lambda point, state, batch, given: at(point, given).evaluate(state, batch)
     values = lambda point, params: [term(params) for term in terms_in(point).values()]
     try:
-        jax.eval_shape(
+        named = jax.eval_shape(
             lambda point, batch, key, given: check_functions(owner, at(point, given), batch, key),
             point, batch, key, numbers,
         )  # fmt: skip
@@ -153,7 +153,7 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
         )
         jax.eval_shape(values, point, parts_of(state.params)[0])
         moved, _ = _uses(update, point, state, batch, key, numbers)
-        judged, measured = _uses(evaluate, point, state, batch, numbers)
+        judged, _ = _uses(evaluate, point, state, batch, numbers)
     except jax.errors.UnexpectedTracerError as error:
         raise TypeError(
             f"{owner}: a number of the point left `trainer`: it was kept outside (in a global, a cache, an "
@@ -167,22 +167,21 @@ def _traced(trainer: MakeTrainer, owner: str, structure: Any, leaves: tuple) -> 
     idle = [n for n, mine in terms.items() if mine and not any(moved[i] for i in mine)]
     used = [any(flags) for flags in zip(start, moved, judged)]
     rest = [p for i, p in enumerate(paths) if i not in in_penalties and not used[i]]
-    return Checked(state, tuple(idle), tuple(rest), _loss_terms(owner, at(point), measured, terms))
+    return Checked(state, tuple(idle), tuple(rest), _loss_terms(owner, named, terms))
 
 
-def _loss_terms(owner: str, made: Trainer, measured: dict, of_penalties: dict) -> tuple[str, ...]:
+def _loss_terms(owner: str, found: dict, of_penalties: dict) -> tuple[str, ...]:
     """Names of the terms of the loss, which no penalty of the point may have too.
 
     Raises:
       ValueError: one has.
     """
-    found = tuple(name for name in measured if name != "loss" and name not in made.metrics)
     if twice := [name for name in found if name in of_penalties]:
         raise ValueError(
             f"{owner}: `loss` returns a term {twice[0]!r}, and that is the name of a penalty of the point "
             "already. Give it another name."
         )
-    return found
+    return tuple(found)
 
 
 def _uses(fn: Callable, point: PyTree, *args: Any) -> tuple[list[bool], Any]:

@@ -21,7 +21,7 @@ from jaxreg.fit.trainer import Trainer, TrainState, parts_of
 __all__ = ["check_functions"]
 
 
-def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> None:
+def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> dict[str, Array]:
     """Refuse what a trainer's functions cannot be called with, or must not return; to be traced.
 
     Args:
@@ -29,6 +29,9 @@ def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> None
       made: the trainer at a point.
       batch: the rows of a step.
       key: a PRNG key.
+
+    Returns:
+      The terms of the loss, by name.
 
     Raises:
       TypeError: naming the function, what it was given or returned, and what to do.
@@ -57,6 +60,7 @@ def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> None
     for name, fn in made.metrics.items():
         what = f"the metric {name!r}"
         _check_scalar(owner, "metrics", what, _called(owner, "metrics", judged(fn), given, what))
+    return terms
 
 
 def _called(
