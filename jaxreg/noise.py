@@ -233,7 +233,7 @@ def _scaled(x: Array, rate: Array, kept: Array) -> Array:
     return jnp.where(kept & (rate < 1), (x / left).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-def _share(alpha: Array, key: Array) -> Array:
+def _share(alpha: Any, key: Array) -> Array:
     """t of Beta(α, α), and 1 at α = 0."""
     t = jax.random.beta(key, jnp.where(alpha > 0, alpha, 1), jnp.where(alpha > 0, alpha, 1))
     return jnp.where(alpha > 0, t, 1)
@@ -243,7 +243,7 @@ def _mixed(a: Array, b: Array, share: Array) -> Array:
     return (b + share * (a - b)).astype(a.dtype)
 
 
-def _box(shape: tuple[int, int], side: Array, key: Array) -> Array:
+def _box(shape: tuple[int, ...], side: Array, key: Array) -> Array:
     """Which pixels [height, width] lie in a box of such sides around a pixel that is drawn."""
     inside = jnp.ones(shape, bool)
     for axis, (n, k) in enumerate(zip(shape, jax.random.split(key))):

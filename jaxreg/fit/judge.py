@@ -80,7 +80,7 @@ def find_ways(
         data = jax.tree.map(np.asarray, tuple(data))
     telling = _telling(data)
     rows = jax.tree.map(lambda a: np.asarray(a[telling]), tuple(data))
-    judged = made.measures(_term_names(asked, rows))
+    judged = made.measures(_term_names(trainer, *frozen((asked.point, numbers, rows, key))))
     names = [n for n in _probed_names(made, judged) if metrics or n in ("loss", _TRAINING)]
     values = _probed(asked, names, rows)
     _refuse_broadcast(owner, asked, values, rows)
@@ -203,9 +203,15 @@ def _measures(trainer: Trainer, ways: Iterable[tuple[str, str] | str]) -> dict[s
     return trainer.measures([n for n in names if n not in ("loss", _TRAINING, *trainer.metrics)])
 
 
-def _term_names(asked: _Asked, rows: tuple) -> tuple[str, ...]:
-    state = jax.eval_shape(asked.made.start, asked.key)
-    return asked.made.term_names(state, rows)
+@kept
+def _term_names(trainer: MakeTrainer, structure: Any, leaves: tuple) -> tuple[str, ...]:
+    """Names of the terms that the loss returns, by shapes alone."""
+
+    def terms(point: PyTree, numbers: PyTree, rows: tuple, key: Array) -> dict[str, Array]:
+        made = trainer_at("probe", trainer, point, numbers)
+        return made.terms(made.start(key), rows)
+
+    return tuple(jax.eval_shape(terms, *jax.tree.unflatten(structure, leaves)))
 
 
 def _probed_names(trainer: Trainer, measures: dict[str, Callable]) -> list[str]:

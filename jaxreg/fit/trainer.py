@@ -303,10 +303,9 @@ class Trainer:
         loss = self._eval_loss
         return {"loss": data_of(loss), **{n: term_of(loss, n) for n in terms}, **self.metrics}
 
-    def term_names(self, state: TrainState, data: tuple) -> tuple[str, ...]:
-        """Names of the terms that the loss returns; shapes are enough."""
-        terms = lambda s, d: booked(self.measured(self._eval_loss, self.judged(s), d))[1]
-        return tuple(jax.eval_shape(terms, state, data))
+    def terms(self, state: TrainState, data: tuple) -> dict[str, Array]:
+        """The terms of the loss, of all rows of `data`."""
+        return booked(self.measured(self._eval_loss, self.judged(state), data))[1]
 
     def model(self, state: TrainState) -> tuple:
         """What measures are called with, before the data."""

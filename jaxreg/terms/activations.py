@@ -44,7 +44,7 @@ _ANY = "of activations"
 class ActivityL1(Term):
     """lam * mean |h|."""
 
-    lam: float
+    lam: Any
 
     def value(self, h: Array, mask: Any = None) -> Array:
         return mean_over(self, jnp.abs(rows_of(self, "h", h, 1, _ANY)), mask)
@@ -53,7 +53,7 @@ class ActivityL1(Term):
 class ActivityL2(Term):
     """lam * mean h²."""
 
-    lam: float
+    lam: Any
 
     def value(self, h: Array, mask: Any = None) -> Array:
         return mean_over(self, jnp.square(rows_of(self, "h", h, 1, _ANY)), mask)
@@ -62,7 +62,7 @@ class ActivityL2(Term):
 class Tar(Term):
     """lam * mean of the squared changes along the time axis."""
 
-    lam: float
+    lam: Any
     axis: int = static_field()
 
     def value(self, h: Array, mask: Any = None) -> Array:
@@ -83,8 +83,8 @@ class Tar(Term):
 class KlSparsity(Term):
     """lam * mean over units of KL(ρ || mean activation of the unit), activations between 0 and 1."""
 
-    lam: float
-    rate: float
+    lam: Any
+    rate: Any
 
     def value(self, h: Array, mask: Any = None) -> Array:
         rows, keep = _flat(self, h, mask, 1)
@@ -97,7 +97,7 @@ class KlSparsity(Term):
 class Covariance(Term):
     """lam / units * sum over pairs of different units of their squared covariance over rows."""
 
-    lam: float
+    lam: Any
 
     def value(self, h: Array, mask: Any = None) -> Array:
         rows, keep = _flat(self, h, mask, 2)
@@ -109,9 +109,9 @@ class Covariance(Term):
 class Variance(Term):
     """lam * mean over units of max(0, level - sqrt(variance over rows + eps))."""
 
-    lam: float
-    level: float
-    eps: float
+    lam: Any
+    level: Any
+    eps: Any
 
     def value(self, h: Array, mask: Any = None) -> Array:
         rows, keep = _flat(self, h, mask, 2)
@@ -123,7 +123,7 @@ class Variance(Term):
 class Center(Term):
     """lam * mean over rows of half the squared distance from the centre of their class."""
 
-    lam: float
+    lam: Any
 
     def value(self, h: Array, labels: Array, centers: Array) -> Array:
         h = rows_of(self, "h", h, 2, "[rows, units]")

@@ -47,13 +47,9 @@ def kl_normal(
     >>> kl_normal(1.0, 0.0).item()
     0.5
     """
-    apart = jnp.asarray(log_var) - prior_log_var
-    return 0.5 * (
-        jnp.exp(apart)
-        + jnp.square(mean - prior_mean) * jnp.exp(-jnp.asarray(prior_log_var))
-        - 1
-        - apart
-    )
+    apart = jnp.asarray(log_var) - jnp.asarray(prior_log_var)
+    away = jnp.square(jnp.asarray(mean) - jnp.asarray(prior_mean))
+    return 0.5 * (jnp.exp(apart) + away * jnp.exp(-jnp.asarray(prior_log_var)) - 1 - apart)
 
 
 def kl_categorical(logits: ArrayLike, prior_logits: ArrayLike | None = None) -> Array:
@@ -88,7 +84,7 @@ def kl_bernoulli(logit: ArrayLike, prior: ArrayLike = 0.5) -> Array:
 class Kl(Term):
     """lam * mean over rows of the KL of each row's Gaussian from the standard one."""
 
-    lam: float
+    lam: Any
 
     def value(self, mean: Array, log_var: Array) -> Array:
         return jnp.sum(_by_latent(self, mean, log_var))
@@ -97,8 +93,8 @@ class Kl(Term):
 class FreeBits(Term):
     """lam * sum over latents of max(bits, mean over rows of their KL)."""
 
-    lam: float
-    bits: float
+    lam: Any
+    bits: Any
 
     def value(self, mean: Array, log_var: Array) -> Array:
         return jnp.sum(jnp.maximum(_by_latent(self, mean, log_var), self.bits))
@@ -107,8 +103,8 @@ class FreeBits(Term):
 class Capacity(Term):
     """lam * |KL - target|."""
 
-    lam: float
-    target: float
+    lam: Any
+    target: Any
 
     def value(self, mean: Array, log_var: Array) -> Array:
         return jnp.abs(jnp.sum(_by_latent(self, mean, log_var)) - self.target)
@@ -117,8 +113,8 @@ class Capacity(Term):
 class TotalCorrelation(Term):
     """lam * an estimate of KL(q(z) || prod_j q(z_j)), from samples z of the rows' Gaussians."""
 
-    lam: float
-    rows: float  # of the data set
+    lam: Any
+    rows: Any
 
     def value(self, z: Array, mean: Array, log_var: Array) -> Array:
         z, mean, log_var = _alike(self, z=z, mean=mean, log_var=log_var)
@@ -134,8 +130,8 @@ class TotalCorrelation(Term):
 class Mmd(Term):
     """lam * MMD² of codes and draws of the prior, without bias, by kernels c / (c + |x − y|²)."""
 
-    lam: float
-    scale: float
+    lam: Any
+    scale: Any
 
     def value(self, z: Array, draws: Array) -> Array:
         z, draws = _alike(self, z=z, draws=draws)

@@ -92,7 +92,8 @@ class Way:
         )
         ahead = int(np.clip(rows.splits.fewest // size, 64, 1024))
         spec = Spec(
-            trainer, tuple((name, "unknown") for name in self.made.measures), (), tuple(terms_in(point)),
+            trainer, tuple((name, "unknown") for name in self.made.measures(checked.terms)), (),
+            (*terms_in(point), *checked.terms),
             o.batch_size, min(max(o.steps, o.then), ahead), rows.splits.fewest, padded,
             rows.prepared.apart, False, mesh, o.machine.shard_params,
         )  # fmt: skip

@@ -170,6 +170,15 @@ def test_what_a_loss_returns_is_judged_before_anything_compiles(name):
         call()
 
 
+def test_strengths_of_terms_are_what_is_simpler():
+    """So the rules that prefer the simpler model know the order of a grid of terms."""
+    grid = jr.grid(
+        lambda lam, lr: {"kl": jr.terms.kl(lam), "lr": lr}, lam=[0.1, 1.0], lr=[0.1, 0.2]
+    )
+    assert grid.strengths == ("lam",)
+    assert repr(grid).splitlines()[0].startswith("Grid(4 x {kl: kl, lr}")
+
+
 def test_a_loss_that_takes_the_step_needs_another_one_to_be_judged_by():
     with pytest.raises(ValueError, match="`eval_loss` is required when the loss takes `step`"):
         jr.Trainer(lambda key: jnp.zeros(3), lambda w, x, y, step: ridge(w, x, y), optax.sgd(0.1))

@@ -265,3 +265,14 @@ def test_what_is_no_grid_and_what_is_no_array():
         continuation(
             lasso, GRID, batches, steps=2, then=1, validation=(X, Y), key=jax.random.key(0)
         )
+
+
+def test_terms_of_the_loss_are_recorded_on_the_way():
+    def made(reg):
+        with_term = lambda w, x, y: (loss(w, x, y), {"size": jnp.sum(w**2) / 100})
+        return dataclasses.replace(lasso(reg), loss=with_term, metrics={})
+
+    path = walked(trainer=made, steps=50, then=20)
+    size = np.square(np.asarray(path.params)).sum(-1) / 100
+    np.testing.assert_allclose(path.scores("size"), size, rtol=1e-5)
+    assert list(path.terms) == ["l1", "size"]
