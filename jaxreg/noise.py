@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._check import shown, strength
 from jaxreg._tree import PyTree, is_concrete
-from jaxreg.select import as_selector, kernels
+from jaxreg.select import as_selector, everything, kernels
 
 __all__ = [
     "add_normal", "cut_mix", "cut_out", "drop", "drop_path", "drop_weights", "mixup", "zoneout",
@@ -83,10 +83,10 @@ def drop_weights(params: PyTree, rate: ArrayLike, key: Array, *, where: Any = ke
     _check("drop_weights", key=key)
     rate = _rate("drop_weights", rate)
     leaf = lambda x, k: _scaled(x, rate, jax.random.uniform(k, x.shape) >= rate)
-    return _on_leaves("drop_weights", params, key, where, leaf)
+    return _on_leaves("drop_weights", "params", params, key, where, leaf)
 
 
-def add_normal(tree: PyTree, width: ArrayLike, key: Array, *, where: Any = None) -> PyTree:
+def add_normal(tree: PyTree, width: ArrayLike, key: Array, *, where: Any = everything) -> PyTree:
     """Gaussian noise of standard deviation `width` on an array, or on the selected leaves of parameters.
 
     Args:
@@ -104,7 +104,7 @@ def add_normal(tree: PyTree, width: ArrayLike, key: Array, *, where: Any = None)
     _check("add_normal", key=key)
     width = strength("add_normal", "width", width)
     leaf = lambda x, k: x + (width * jax.random.normal(k, x.shape)).astype(x.dtype)
-    return _on_leaves("add_normal", tree, key, where, leaf)
+    return _on_leaves("add_normal", "tree", tree, key, where, leaf)
 
 
 def drop_path(branch: Array, rate: ArrayLike, key: Array) -> Array:
@@ -121,7 +121,7 @@ def drop_path(branch: Array, rate: ArrayLike, key: Array) -> Array:
     >>> drop_path(jnp.ones((2, 3)), 1.0, jax.random.key(0)).sum().item()
     0.0
     """
-    _check("drop_path", x=branch, key=key)
+    _check("drop_path", branch=branch, key=key)
     rate = _rate("drop_path", rate)
     kept = jax.random.uniform(key, (len(branch), *[1] * (branch.ndim - 1))) >= rate
     return _scaled(branch, rate, kept)
@@ -142,10 +142,10 @@ def zoneout(new: Array, old: Array, rate: ArrayLike, key: Array | None = None) -
     >>> zoneout(jnp.ones(2), jnp.zeros(2), 0.25).tolist()
     [0.75, 0.75]
     """
-    _check("zoneout", x=new, **({} if key is None else {"key": key}))
-    if jnp.shape(old) != new.shape:
+    _check("zoneout", new=new, **({} if key is None else {"key": key}))
+    if getattr(old, "shape", None) != new.shape:
         raise ValueError(
-            f"zoneout: `old` must have the shape of `new`, {list(new.shape)}, got {list(jnp.shape(old))}."
+            f"zoneout: `old` must have the shape of `new`, {list(new.shape)}, got {_kind(old)}."
         )
     rate = _rate("zoneout", rate)
     if key is None:
@@ -190,7 +190,7 @@ def cut_mix(images: Array, targets: Array, alpha: ArrayLike, key: Array) -> tupl
     Raises:
       TypeError, ValueError: no images, or as `mixup`.
     """
-    _check("cut_mix", x=images, key=key)
+    _check("cut_mix", images=images, key=key)
     _check_images("cut_mix", images)
     _check_targets("cut_mix", images, targets)
     alpha = strength("cut_mix", "alpha", alpha)
@@ -215,7 +215,7 @@ def cut_out(images: Array, share: ArrayLike, key: Array) -> Array:
     >>> cut_out(jnp.ones((1, 4, 4, 1)), 0.0, jax.random.key(0)).sum().item()
     16.0
     """
-    _check("cut_out", x=images, key=key)
+    _check("cut_out", images=images, key=key)
     _check_images("cut_out", images)
     share = _rate("cut_out", share, "share")
     boxes = jax.vmap(lambda k: _box(images.shape[1:3], share, k))(
@@ -254,17 +254,18 @@ def _box(shape: tuple[int, ...], side: Array, key: Array) -> Array:
     return inside
 
 
-def _on_leaves(owner: str, tree: PyTree, key: Array, where: Any, change: Any) -> PyTree:
+def _on_leaves(owner: str, name: str, tree: PyTree, key: Array, where: Any, change: Any) -> PyTree:
     leaves = _tree.flatten(tree)
-    chosen = [True] * len(leaves.values)
-    if where is not None:
-        chosen = as_selector(where, owner, "where").mask(tree)
+    if not any(map(_tree.is_floating, leaves.values)):
+        raise TypeError(f"{owner}: `{name}` must be floating arrays, got {tree!r:.60}.")
+    chosen = as_selector(where, owner, "where").mask(tree)
     odd = [
         p for p, x, c in zip(leaves.paths, leaves.values, chosen) if c and not _tree.is_floating(x)
     ]
-    if odd or not any(chosen):
+    if odd:
         raise TypeError(
-            f"{owner}: what is selected must be floating arrays, got {odd or 'nothing'}."
+            f"{owner}: `{name}` must be floating where it is selected, got others at {odd}. Select less, "
+            "as by jaxreg.kernels."
         )
     keys = jax.random.split(key, len(leaves.values))
     return leaves.rebuild(
@@ -285,17 +286,23 @@ def _rate(owner: str, rate: Any, name: str = "rate") -> Array:
 
 
 def _check(owner: str, **given: Any) -> None:
+    """Refuse what is no floating array, and as `key` what is no single PRNG key."""
     for name, x in given.items():
-        is_key = hasattr(x, "dtype") and (
-            jnp.issubdtype(x.dtype, jax.dtypes.prng_key) or x.dtype == jnp.uint32
-        )
-        if name == "key" and not is_key:
-            raise TypeError(
-                f"{owner}: `key` must be a PRNG key such as jax.random.key(0), got {shown(x)}. A loss gets "
-                "one where the trainer is stochastic=True."
-            )
-        if name == "x" and not (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)):
-            raise TypeError(f"{owner}: what is changed must be a floating array, got {shown(x)}.")
+        if name == "key":
+            typed = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            if not (typed and not np.shape(x)) and not (
+                getattr(x, "dtype", None) == jnp.uint32 and np.shape(x) in ((2,), (4,))
+            ):
+                raise TypeError(
+                    f"{owner}: `key` must be one PRNG key such as jax.random.key(0), got {_kind(x)}. A "
+                    "loss gets one where the trainer is stochastic=True."
+                )
+        elif not _tree.is_floating(x):
+            raise TypeError(f"{owner}: `{name}` must be a floating array, got {_kind(x)}.")
+
+
+def _kind(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"{x!r:.60}"
 
 
 def _check_targets(owner: str, x: Array, targets: Any) -> None:

@@ -27,7 +27,8 @@ import jax.scipy as jsp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg._check import above, size, strength
+from jaxreg._check import above, number, shown, size, strength
+from jaxreg._tree import is_concrete
 from jaxreg.terms._base import Term, lam_of, rows_of
 
 __all__ = [
@@ -47,9 +48,12 @@ def kl_normal(
     >>> kl_normal(1.0, 0.0).item()
     0.5
     """
-    apart = jnp.asarray(log_var) - jnp.asarray(prior_log_var)
-    away = jnp.square(jnp.asarray(mean) - jnp.asarray(prior_mean))
-    return 0.5 * (jnp.exp(apart) + away * jnp.exp(-jnp.asarray(prior_log_var)) - 1 - apart)
+    mean, log_var, prior_mean, prior_log_var = _numbers(
+        "kl_normal", mean=mean, log_var=log_var, prior_mean=prior_mean, prior_log_var=prior_log_var
+    )
+    apart = log_var - prior_log_var
+    away = jnp.square(mean - prior_mean)
+    return 0.5 * (jnp.exp(apart) + away * jnp.exp(-prior_log_var) - 1 - apart)
 
 
 def kl_categorical(logits: ArrayLike, prior_logits: ArrayLike | None = None) -> Array:
@@ -58,10 +62,13 @@ def kl_categorical(logits: ArrayLike, prior_logits: ArrayLike | None = None) -> 
     >>> kl_categorical(jnp.array([0.0, 0.0])).item()
     0.0
     """
-    logits = jnp.asarray(logits, float)
+    given = {} if prior_logits is None else {"prior_logits": prior_logits}
+    logits, *others = _numbers("kl_categorical", logits=logits, **given)
+    if not logits.ndim:
+        raise ValueError("kl_categorical: `logits` must have an axis of classes, got one number.")
     p = jnp.exp(logits - jsp.special.logsumexp(logits, -1, keepdims=True))
     log_p = logits - jsp.special.logsumexp(logits, -1, keepdims=True)
-    prior = jnp.zeros_like(logits) if prior_logits is None else jnp.asarray(prior_logits, float)
+    prior = others[0] if others else jnp.zeros_like(logits)
     log_q = prior - jsp.special.logsumexp(prior, -1, keepdims=True)
     return jnp.sum(jnp.where(p > 0, p * (log_p - log_q), 0), -1)
 
@@ -72,10 +79,21 @@ def kl_bernoulli(logit: ArrayLike, prior: ArrayLike = 0.5) -> Array:
     >>> kl_bernoulli(0.0).item()
     0.0
     """
-    logit, prior = jnp.asarray(logit, float), jnp.asarray(prior, float)
+    logit, prior = _numbers("kl_bernoulli", logit=logit, prior=prior)
+    if is_concrete(prior) and not ((prior > 0) & (prior < 1)).all():
+        raise ValueError(f"kl_bernoulli: `prior` must be between 0 and 1, got {shown(prior)}.")
     pair = jnp.stack([logit, jnp.zeros_like(logit)], -1)
     log_prior = jnp.stack([jnp.log(prior), jnp.log1p(-prior)], -1)
     return kl_categorical(pair, jnp.broadcast_to(log_prior, pair.shape))
+
+
+def _numbers(owner: str, **given: Any) -> list[Array]:
+    """Arguments as floating arrays.
+
+    Raises:
+      TypeError, ValueError: one is no number, or NaN.
+    """
+    return [number(owner, name, x) for name, x in given.items()]
 
 
 # --- terms -------------------------------------------------------------------------------------------
@@ -265,4 +283,4 @@ def effective_beta(lam: ArrayLike, pixels: int) -> Array:
         raise ValueError(
             f"effective_beta: `pixels` must be the number of pixels of a row, at least 1, got {pixels!r}."
         )
-    return lam_of("effective_beta", lam) * pixels
+    return lam_of("effective_beta", lam) * float(pixels)

@@ -333,7 +333,7 @@ for _name in ("exclusive_lasso", "group_lasso", "l1_linf", "sparse_group_lasso")
     SPECIAL[_name] = {"groups": (None, "groups")}
 
 CLASSES = ("Trainer", "Machine", "Halving")
-MODULES = ("metrics", "convert", "select")
+MODULES = ("metrics", "convert", "select", "terms", "noise")
 # Methods that take arguments, on the object they are called on.
 OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SweepResult": (
@@ -354,6 +354,13 @@ OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "Penalty": (jr.l2(0.1), ("prox", "on", "around", "of", "map_field", "moreau_envelope")),
 }
 
+KEY = jax.random.key(0)
+NOISE = {"rate": (0.5, "rate"), "key": (KEY, "key")}
+MIX = {
+    "targets": (jnp.ones((len(W), 2)), "targets"),
+    "alpha": (0.4, "strength"),
+    "key": (KEY, "key"),
+}
 KINDS |= {
     "measured": ["x", ODD, np.ones((2, 2, 2, 2)), np.array(["a", "b", "c"])],
     "divisor": [0.0, -1.0, NAN, "x", True, ODD, None],
@@ -400,6 +407,35 @@ SPECIAL |= {
     "convert.to_sklearn_mlp": {"batch_size": (10, "divisor")},
     "convert.from_adamw": {"learning_rate": (None, "optional strength")},
     "convert.to_adamw": {"learning_rate": (None, "optional strength")},
+    "terms.tar": {"axis": (1, "time axis")},
+    "terms.kl_sparsity": {"rate": (0.1, "between 0 and 1")},
+    "terms.variance": {"level": (1.0, "above 0"), "eps": (1e-4, "above 0")},
+    "terms.free_bits": {"bits": (0.1, "strength")},
+    "terms.capacity": {"target": (1.0, "strength")},
+    "terms.total_correlation": {"rows": (10, "above 0")},
+    "terms.mmd": {"scale": (1.0, "above 0")},
+    "terms.effective_beta": {"pixels": (64, "pixels")},
+    "terms.kl_normal": dict.fromkeys(
+        ("mean", "log_var", "prior_mean", "prior_log_var"), (jnp.ones(2), "numbers")
+    ),
+    "terms.kl_categorical": {"logits": (jnp.ones(2), "numbers"), "prior_logits": (None, "numbers or none")},
+    "terms.kl_bernoulli": {"logit": (jnp.ones(2), "numbers"), "prior": (0.5, "between 0 and 1")},
+    "noise.drop": NOISE | {"x": (W, "activations"), "shared": ((), "shared axes")},
+    "noise.drop_weights": NOISE | {"params": (PARAMS, "parameters of a prox"), "where": (jr.kernels, "selector")},
+    "noise.drop_path": NOISE | {"branch": (W, "activations")},
+    "noise.zoneout": {
+        "new": (W, "activations"), "old": (W, "old state"), "rate": (0.5, "rate"),
+        "key": (None, "optional key"),
+    },
+    "noise.add_normal": {
+        "tree": (PARAMS, "parameters of a prox"), "width": (0.1, "strength"), "key": (KEY, "key"),
+        "where": (jr.kernels, "selector"),
+    },
+    "noise.mixup": MIX | {"x": (W, "activations")},
+    "noise.cut_mix": MIX | {"images": (jnp.ones((len(W), 2, 2, 1)), "activations")},
+    "noise.cut_out": {
+        "images": (jnp.ones((2, 2, 2, 1)), "activations"), "share": (0.5, "rate"), "key": (KEY, "key"),
+    },
     "convert.from_glmnet": {"alpha": (0.5, "share")},
     "SweepResult.best": {
         "rule": ("min", "metric"), "maximize": (None, "flag"), "simplest": (None, "simplest"),
@@ -428,6 +464,15 @@ KINDS |= {
         optuna.create_study(direction="maximize"),
         optuna.create_study(directions=["minimize"] * 2),
     ],
+    "numbers": [None, "x", True, ODD, NAN],
+    "numbers or none": ["x", True, ODD, NAN],
+    "time axis": [None, "x", 1.5, True, ODD],
+    "rate": [1.5, -0.1, NAN, "x", None, True, ODD, np.ones(2)],
+    "activations": [None, "x", 3, ODD, np.arange(3)],
+    "old state": [None, "x", ODD, np.ones(7)],
+    "shared axes": [None, 3, "x", (9,), ODD],
+    "pixels": [0, -1, 1.5, True, None, "x", ODD],
+    "targets": [None, "x", 3, ODD, np.arange(len(W))],
     "point or grid": [None, "x", True, [], (), ODD],
     "simplest": [3, {}, {"lam": "up"}, {"nothing": "largest"}, ODD, ["lam"]],
     "axes": [3, "x", ODD],
