@@ -73,7 +73,9 @@ class Job(NamedTuple):
         """The rules that look at models of all training rows."""
         return [rule for rule in self.rules if rule in WITHOUT_FOLDS]
 
-    def choices(self, result: jr.SweepResult, all_rows: jr.SweepResult | None) -> list[Choice]:
+    def choices(
+        self, result: jr.SweepResult, all_rows: jr.SweepResult | None = None
+    ) -> list[Choice]:
         """What each rule chooses, by the metric that was asked for, or without folds."""
         return [
             whole.choose(self, rule, all_rows)
