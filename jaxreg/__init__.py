@@ -24,6 +24,7 @@ from jaxreg.coupling import (
     proximal,
 )
 from jaxreg.fit import Trainer, fit, folds, stream
+from jaxreg.flatness import sam
 from jaxreg.grid import grid, map_grid, points
 from jaxreg.leaf import Elementwise, LeafPenalty
 from jaxreg.objective import ledger, penalized
@@ -169,6 +170,7 @@ __all__ = [
     "refit",
     "ridge_groups",
     "ridge_path",
+    "sam",
     "scad",
     "search",
     "simplex",

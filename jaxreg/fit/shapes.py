@@ -184,7 +184,7 @@ def _check_update(owner: str, made: Trainer, state: TrainState, batch: tuple, ke
     params, whole = parts_of(state.params)
     loss = made.loss_of(state, batch, key)
     of = lambda part: loss(whole(part))[0]
-    value, grads = jax.value_and_grad(of)(params)
+    value, grads = _value_and_grad(owner, made, lambda part: loss(whole(part)), params)
     tx = optax.with_extra_args_support(made.optimizer)
     more = told(tx, state.opt_state, params, value, grads, of)
     call = lambda: tx.update(grads, state.opt_state, params, **more)
@@ -207,6 +207,30 @@ def _check_update(owner: str, made: Trainer, state: TrainState, batch: tuple, ke
             f"{_shown(updates)}."
         )
     _check_same(owner, "optimizer", "its state", state.opt_state, opt_state)
+
+
+def _value_and_grad(
+    owner: str, made: Trainer, of: Callable, params: PyTree
+) -> tuple[Array, PyTree]:
+    """The loss and its gradient, as the trainer takes it."""
+    call = lambda: made.value_and_grad(of, has_aux=True)(params)
+    returned = _called(
+        owner, "value_and_grad", call, "what jax.value_and_grad takes: a function, and has_aux=True"
+    )
+    shapes = lambda tree: [jnp.shape(x) for x in jax.tree.leaves(tree)]
+    try:
+        (value, _), grads = returned
+        alike = jax.tree.structure(grads) == jax.tree.structure(params)
+        alike = alike and shapes(grads) == shapes(params)
+    except (TypeError, ValueError):
+        alike = False
+    if not alike:
+        raise TypeError(
+            f"{owner}: `value_and_grad` must return ((loss, aux), gradient), the gradient like the "
+            f"parameters, {_shown(params)}, got {_shown(returned)}. Take one with the signature of "
+            "jax.value_and_grad."
+        )
+    return value, grads
 
 
 def _check_judged(owner: str, made: Trainer, state: TrainState) -> None:

@@ -60,6 +60,8 @@ class Trainer:
         when the loss takes `step`; else it is `loss`.
       eval_params: the parameters that are judged and kept, a function of the `TrainState`, such as
         `jaxreg.average_of` where the optimizer is `jaxreg.averaged(...)`; else those that are trained.
+      value_and_grad: how the gradient of what is trained on is taken, with the signature of
+        `jax.value_and_grad`; such as functools.partial(jaxreg.sam, rho=0.05).
       stateful: whether the loss carries mutable state.
       stochastic: whether the loss takes a PRNG key.
 
@@ -93,12 +95,13 @@ class Trainer:
     metrics: Mapping[str, Callable[..., Array]] = dataclasses.field(default_factory=dict)
     eval_loss: Callable[..., Array] | None = None
     eval_params: Callable[[TrainState], PyTree] | None = None
+    value_and_grad: Callable[..., Any] = jax.value_and_grad
     stateful: bool = False
     stochastic: bool = False
     _numbers = ()  # numbers that were prepared
 
     def __post_init__(self) -> None:
-        for name in ("init", "loss", "eval_loss", "eval_params"):
+        for name in ("init", "loss", "eval_loss", "eval_params", "value_and_grad"):
             given = getattr(self, name)
             if not callable(given) and (given is not None or not name.startswith("eval")):
                 raise TypeError(f"Trainer: `{name}` must be a function, got {given!r}.")
@@ -142,6 +145,8 @@ class Trainer:
         given += [f"metrics=[{', '.join(self.metrics)}]"] if self.metrics else []
         given += [f"eval_loss={_name(self.eval_loss)}"] if self.eval_loss else []
         given += [f"eval_params={_name(self.eval_params)}"] if self.eval_params else []
+        if self.value_and_grad is not jax.value_and_grad:
+            given.append(f"value_and_grad={_name(self.value_and_grad)}")
         given += [f"{name}=True" for name in ("stateful", "stochastic") if getattr(self, name)]
         return f"Trainer({', '.join(given)})"
 
@@ -184,7 +189,7 @@ class Trainer:
         loss = self.loss_of(state, batch, key, weights, number)
         params, whole = parts_of(state.params)
         of = lambda params: loss(whole(params))
-        (value, after), grads = jax.value_and_grad(of, has_aux=True)(params)
+        (value, after), grads = self.value_and_grad(of, has_aux=True)(params)
         tx = optax.with_extra_args_support(self.optimizer)
         given = told(tx, state.opt_state, params, value, grads, lambda params: of(params)[0])
         updates, opt_state = tx.update(grads, state.opt_state, params, **given)

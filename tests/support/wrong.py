@@ -407,6 +407,10 @@ SPECIAL |= {
     "convert.to_sklearn_mlp": {"batch_size": (10, "divisor")},
     "convert.from_adamw": {"learning_rate": (None, "optional strength")},
     "convert.to_adamw": {"learning_rate": (None, "optional strength")},
+    "sam": {
+        "fun": (loss, "function"), "rho": (0.1, "rho"), "adaptive": (False, "flag"), "has_aux": (False, "flag"),
+    },
+    "Trainer": {"value_and_grad": (jax.value_and_grad, "function")},
     "terms.tar": {"axis": (1, "time axis")},
     "terms.kl_sparsity": {"rate": (0.1, "between 0 and 1")},
     "terms.variance": {"level": (1.0, "above 0"), "eps": (1e-4, "above 0")},
@@ -466,6 +470,7 @@ KINDS |= {
     ],
     "numbers": [None, "x", True, ODD, NAN],
     "numbers or none": ["x", True, ODD, NAN],
+    "rho": [-0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "time axis": [None, "x", 1.5, True, ODD],
     "rate": [1.5, -0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "activations": [None, "x", 3, ODD, np.arange(3)],
