@@ -2,7 +2,7 @@
 
 Sharpness-aware minimisation (Foret et al. 2021, eqs. 2 and 3) takes the gradient at w + ε, where ε is the
 step of length ρ that raises the loss most, to first order; the adaptive kind (Kwon et al. 2021, eq. 12)
-measures the length of ε in sizes of the weights, so that rescaling the layers of a ReLU net changes nothing:
+measures the length of ε in sizes of the weights, so that rescaling layers of a ReLU net changes nothing:
 
     SAM   ε = ρ g / |g|
     ASAM  ε = ρ T² g / |T g|,  T = |w| + η
