@@ -217,20 +217,23 @@ def _value_and_grad(
     returned = _called(
         owner, "value_and_grad", call, "what jax.value_and_grad takes: a function, and has_aux=True"
     )
-    shapes = lambda tree: [jnp.shape(x) for x in jax.tree.leaves(tree)]
-    try:
-        (value, _), grads = returned
-        alike = jax.tree.structure(grads) == jax.tree.structure(params)
-        alike = alike and shapes(grads) == shapes(params)
-    except (TypeError, ValueError):
-        alike = False
-    if not alike:
+    if not _like_gradient(returned, params):
         raise TypeError(
             f"{owner}: `value_and_grad` must return ((loss, aux), gradient), the gradient like the "
             f"parameters, {_shown(params)}, got {_shown(returned)}. Take one with the signature of "
             "jax.value_and_grad."
         )
+    (value, _), grads = returned
     return value, grads
+
+
+def _like_gradient(returned: Any, params: PyTree) -> bool:
+    """Whether it is ((loss, aux), gradient)."""
+    pairs = [returned, returned[0]] if isinstance(returned, tuple) and returned else [returned]
+    if len(pairs) < 2 or not all(isinstance(p, tuple) and len(p) == 2 for p in pairs):
+        return False
+    like = lambda tree: (jax.tree.structure(tree), [jnp.shape(x) for x in jax.tree.leaves(tree)])
+    return like(returned[1]) == like(params)
 
 
 def _check_judged(owner: str, made: Trainer, state: TrainState) -> None:
