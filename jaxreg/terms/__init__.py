@@ -15,6 +15,7 @@ from jaxreg.terms.activations import (
     tar,
     variance,
 )
+from jaxreg.terms.functions import between, curvature, gradient_penalty, jacobian, r1
 from jaxreg.terms.latent import (
     capacity,
     effective_beta,
@@ -26,22 +27,32 @@ from jaxreg.terms.latent import (
     mmd,
     total_correlation,
 )
+from jaxreg.terms.predictions import adversarial, confidence, consistency, entropy
 
 __all__ = [
     "Term",
     "activity_l1",
     "activity_l2",
+    "adversarial",
+    "between",
     "capacity",
     "center",
+    "confidence",
+    "consistency",
     "covariance",
+    "curvature",
     "effective_beta",
+    "entropy",
     "free_bits",
+    "gradient_penalty",
+    "jacobian",
     "kl",
     "kl_bernoulli",
     "kl_categorical",
     "kl_normal",
     "kl_sparsity",
     "mmd",
+    "r1",
     "tar",
     "total_correlation",
     "variance",

@@ -417,6 +417,11 @@ SPECIAL |= {
     "terms.free_bits": {"bits": (0.1, "strength")},
     "terms.capacity": {"target": (1.0, "strength")},
     "terms.total_correlation": {"rows": (10, "above 0")},
+    "terms.gradient_penalty": {"target": (1.0, "strength")},
+    "terms.jacobian": {"probes": (1, "pixels")},
+    "terms.curvature": {"probes": (1, "pixels")},
+    "terms.adversarial": {"radius": (0.1, "above 0"), "steps": (1, "pixels")},
+    "terms.between": {"real": (W, "old state"), "made": (W, "old state"), "key": (KEY, "key")},
     "terms.mmd": {"scale": (1.0, "above 0")},
     "terms.effective_beta": {"pixels": (64, "pixels")},
     "terms.kl_normal": dict.fromkeys(
