@@ -17,6 +17,7 @@ Hutchinson 1989.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,7 @@ class Jacobian(Term):
     def value(self, fun: Callable, x: Array, key: Array) -> Array:
         rows_of(self, "x", x, 1, "[rows, ...]")
         shape = outputs_of(self, fun, x).shape
-        width = max(1, int(jnp.prod(jnp.asarray(shape[1:]))) if len(shape) > 1 else 1)
+        width = math.prod(shape[1:])
 
         def one(key: Array) -> Array:
             way = jax.random.normal(key, (shape[0], width))

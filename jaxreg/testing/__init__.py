@@ -18,13 +18,16 @@ Traceback (most recent call last):
 jaxreg.testing.LawViolation: squared(0.5) breaks the law 'prox_minimises': ...
 
 Tests of your own need no more than `check_penalty(MyPenalty(0.1))`; `LAWS` has every law with its
-statement, and `skip=` leaves one out by name. Hypothesis is needed: pip install 'jaxreg[tests]'.
+statement, and `skip=` leaves one out by name. `check_term` does the same for a term of `jaxreg.terms`.
+Hypothesis is needed: pip install 'jaxreg[tests]'.
 """
 
 from jaxreg.testing._case import LawViolation
 from jaxreg.testing._check import Report, check_penalty
 from jaxreg.testing._registry import LAWS
+from jaxreg.testing._terms import TERM_LAWS, check_term
 
-LawViolation.__module__ = Report.__module__ = check_penalty.__module__ = __name__
+for _thing in (LawViolation, Report, check_penalty, check_term):
+    _thing.__module__ = __name__
 
-__all__ = ["LAWS", "LawViolation", "Report", "check_penalty"]
+__all__ = ["LAWS", "TERM_LAWS", "LawViolation", "Report", "check_penalty", "check_term"]
