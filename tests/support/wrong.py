@@ -355,7 +355,7 @@ OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 KEY = jax.random.key(0)
-NOISE = {"rate": (0.5, "rate"), "key": (KEY, "key")}
+NOISE = {"rate": (0.5, "noise rate"), "key": (KEY, "key")}
 MIX = {
     "targets": (jnp.ones((len(W), 2)), "targets"),
     "alpha": (0.4, "strength"),
@@ -433,7 +433,7 @@ SPECIAL |= {
     "noise.drop_weights": NOISE | {"params": (PARAMS, "parameters of a prox"), "where": (jr.kernels, "selector")},
     "noise.drop_path": NOISE | {"branch": (W, "activations")},
     "noise.zoneout": {
-        "new": (W, "activations"), "old": (W, "old state"), "rate": (0.5, "rate"),
+        "new": (W, "activations"), "old": (W, "old state"), "rate": (0.5, "noise rate"),
         "key": (None, "optional key"),
     },
     "noise.add_normal": {
@@ -443,7 +443,7 @@ SPECIAL |= {
     "noise.mixup": MIX | {"x": (W, "activations")},
     "noise.cut_mix": MIX | {"images": (jnp.ones((len(W), 2, 2, 1)), "activations")},
     "noise.cut_out": {
-        "images": (jnp.ones((2, 2, 2, 1)), "activations"), "share": (0.5, "rate"), "key": (KEY, "key"),
+        "images": (jnp.ones((2, 2, 2, 1)), "activations"), "share": (0.5, "noise rate"), "key": (KEY, "key"),
     },
     "convert.from_glmnet": {"alpha": (0.5, "share")},
     "SweepResult.best": {
@@ -477,7 +477,7 @@ KINDS |= {
     "numbers or none": ["x", True, ODD, NAN],
     "rho": [-0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "time axis": [None, "x", 1.5, True, ODD],
-    "rate": [1.5, -0.1, NAN, "x", None, True, ODD, np.ones(2)],
+    "noise rate": [1.5, -0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "activations": [None, "x", 3, ODD, np.arange(3)],
     "old state": [None, "x", ODD, np.ones(7)],
     "shared axes": [None, 3, "x", (9,), ODD],
