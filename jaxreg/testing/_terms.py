@@ -55,7 +55,7 @@ def check_term(
       LawViolation: a law fails; it says which and how. TypeError: `term` is none, or `given` no function
         that returns a tuple.
 
-    >>> import jaxreg as jr
+    >>> import jax, jaxreg as jr
     >>> from jaxreg.testing import check_term
     >>> rows = lambda n: (jax.random.normal(jax.random.key(0), (n, 3)),)
     >>> "batch" in check_term(jr.terms.activity_l1(0.5), rows).passed
