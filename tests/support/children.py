@@ -127,8 +127,10 @@ def lives(checkpoint: str, out: str, seed: str) -> dict:
             # A life that was killed between this and its exit has left a whole one.
             done.save(out, overwrite=True)
             os._exit(0)
-        # The first lives are given less time than a compilation takes, later ones reach further.
-        deadline = time.monotonic() + rng.uniform(0.5, 2.0) + 0.5 * killed
+        # The first three are given less time than a start takes, so that there are three; later ones reach
+        # further.
+        given = rng.uniform(0.5, 2.0) + 0.5 * killed if killed >= 3 else rng.uniform(0.2, 0.6)
+        deadline = time.monotonic() + given
         while time.monotonic() < deadline:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
