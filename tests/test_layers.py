@@ -39,7 +39,18 @@ LAYERS = {
 # The operators of a penalty make combinations, which are penalties.
 CIRCLE = {f"jaxreg.penalty.{part}" for part in ("base", "combine", "sums")}
 
-HEAVY = ("flax", "orbax", "matplotlib", "sklearn", "pandas", "rich", "hypothesis", "torch")
+HEAVY = (
+    "flax",
+    "orbax",
+    "matplotlib",
+    "sklearn",
+    "pandas",
+    "rich",
+    "hypothesis",
+    "torch",
+    "optuna",
+    "scipy",
+)
 
 
 def component(module):

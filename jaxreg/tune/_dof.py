@@ -19,20 +19,22 @@ told apart first, so that the linear algebra is of the size of a group or a stre
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.sparse
 from jax import Array, lax
 from jax.flatten_util import ravel_pytree
-from scipy.sparse.csgraph import connected_components
 
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty
+
+if TYPE_CHECKING:
+    import scipy.sparse
+
+# scipy is imported where it is used: at every start it would take half a second.
 
 __all__ = ["Active", "NotSmooth", "active", "whitener"]
 
@@ -101,7 +103,9 @@ def whitener(matrix: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
     try:
         root = np.linalg.cholesky(matrix)
         if (np.diag(root) ** 2).min(initial=np.inf) > _FLAT * size:
-            solve = lambda flat: scipy.linalg.solve_triangular(root, flat.T, lower=True).T
+            from scipy.linalg import solve_triangular
+
+            solve = lambda flat: solve_triangular(root, flat.T, lower=True).T
             return lambda b: solve(b.reshape(-1, b.shape[-1])).reshape(b.shape)
     except np.linalg.LinAlgError:
         pass
@@ -205,6 +209,8 @@ def _free(
     slopes: _Slopes, theta: np.ndarray
 ) -> tuple[scipy.sparse.csc_matrix, np.ndarray, np.ndarray]:
     """A basis of the free directions, a gradient, and a small move off all kinks."""
+    import scipy.sparse
+
     rng = np.random.default_rng(0)
     draw = lambda n: rng.choice([-1.0, 1.0], (n, theta.size)) * rng.uniform(1, 2, (n, theta.size))
     first = draw(8)
@@ -237,6 +243,9 @@ def _coupled(slopes: _Slopes, touched: np.ndarray, limit: float, rng: Any, draw:
 
 def _tied(slopes: _Slopes, touched: np.ndarray, limit: float, draw: Any) -> list[Any]:
     """The free directions among entries at kinks that tie them together, a bundle of entries at a time."""
+    import scipy.sparse
+    from scipy.sparse.csgraph import connected_components
+
     start = draw(1)[0]
     together = scipy.sparse.lil_matrix((touched.size, touched.size), dtype=bool)
     for i in range(0, touched.size, _ROWS):

@@ -1,4 +1,4 @@
-"""The likelihoods that an evidence knows, as functions of the outputs of a row."""
+"""The likelihoods by which models are judged without folds, as functions of the outputs of a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from scipy.special import gammaln
 
 __all__ = ["LIKELIHOODS", "Likelihood"]
 
@@ -43,6 +42,12 @@ def _bernoulli_root(f: Array) -> Array:
     return jnp.diag(jnp.sqrt(jax.nn.sigmoid(f) * jax.nn.sigmoid(-f)))
 
 
+def _log_factorials(y: np.ndarray) -> float:
+    from scipy.special import gammaln  # half a second, if at every start
+
+    return float(gammaln(y.reshape(len(y), -1) + 1.0).sum(1).mean())
+
+
 LIKELIHOODS: dict[str, Likelihood] = {
     "categorical": Likelihood(
         optax.losses.softmax_cross_entropy_with_integer_labels,
@@ -59,7 +64,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
         lambda y, m: y[0].size == m,
     ),
     "bernoulli": Likelihood(
-        lambda f, y: jnp.sum(jax.nn.softplus(f) - y * f),
+        lambda f, y: jnp.sum(optax.losses.sigmoid_binary_cross_entropy(f, y)),
         _bernoulli_root,
         lambda y: 0.0,
         "numbers between 0 and 1 of the shape of the outputs, which are logits",
@@ -68,7 +73,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
     "poisson": Likelihood(
         lambda f, y: jnp.sum(jnp.exp(f) - y * f),
         lambda f: jnp.diag(jnp.exp(f / 2)),
-        lambda y: float(gammaln(y.reshape(len(y), -1) + 1.0).sum(1).mean()),
+        _log_factorials,
         "counts of at least 0 of the shape of the outputs, which are logarithms of rates",
         lambda y, m: bool(y[0].size == m and y.min() >= 0),
     ),

@@ -17,13 +17,13 @@ minimum (Park & Hastie 2007).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
-from scipy.special import gammaln
 
 from jaxreg import _tree
 from jaxreg._check import shown
@@ -255,4 +255,4 @@ def _choices(lanes: Lanes, lane: Lane, key: tuple[int, int]) -> float:
     ]
     held = np.concatenate(held)
     p, k = float(held.sum()), float(lane.free.basis.power(2).sum(1)[held].sum())
-    return float(gammaln(p + 1) - gammaln(k + 1) - gammaln(max(p - k, 0) + 1))
+    return math.lgamma(p + 1) - math.lgamma(k + 1) - math.lgamma(max(p - k, 0) + 1)
