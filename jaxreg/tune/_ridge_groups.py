@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxreg.tune._descent import descended
 from jaxreg.tune._eigen import Solved, no_peak, peak, remainder
 
 __all__ = ["Found", "Grouped", "minimised"]
@@ -192,12 +191,30 @@ def minimised(data: Grouped) -> Found:
     best, fitted = tied, at
     unit = at.score if data.by == "loo" else 1.0
     for start in _starts(data, tied, at, low, high):
-        theta, there = descended(data.at, start, low, high, unit)
+        theta = _descended(data, start, low, high, unit)
+        there = data.at(theta)
         if there.score < fitted.score and not _singular(data, there):
             best, fitted = theta, there
     best, ends = _to_ends(data, best, fitted, low, high)
     both = data.trained(best), data.trained(tied)
     return Found(np.exp(best), both[0], float(np.exp(single)), both[1], ends, unbounded)
+
+
+def _descended(
+    data: Grouped, start: np.ndarray, low: np.ndarray, high: np.ndarray, unit: float
+) -> np.ndarray:
+    """From log λ of each group down to a minimum within its bounds."""
+    from scipy.optimize import minimize  # not at every start
+
+    def scaled(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        fitted = data.at(theta)
+        return fitted.score / unit, fitted.gradient / unit
+
+    found = minimize(
+        scaled, start, jac=True, method="L-BFGS-B", bounds=np.stack([low, high], 1),
+        options={"ftol": 1e-14, "gtol": 1e-8},
+    )  # fmt: skip
+    return np.clip(found.x, low, high)
 
 
 def _single(data: Grouped) -> tuple[float, bool]:
