@@ -7,6 +7,7 @@ penalty work, and a gradient, which is itself a penalty with negative strengths,
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -133,6 +134,56 @@ def _as_array(x: Any, dtype: Any) -> Array:
     if array.dtype.kind == "c":
         raise TypeError("complex numbers have no order")
     return _tree.placed(array.astype(dtype))
+
+
+def count(owner: str, name: str, value: Any, least: int = 1) -> int:
+    """A number of things as int, also if it is one of numpy's.
+
+    Raises:
+      ValueError: it is no integer, below `least`, or more than 32 bits hold.
+    """
+    number = integer(value)
+    if number is None or number < least:
+        raise ValueError(
+            f"{owner}: `{name}` must be an integer of at least {least}, got {value!r}."
+        )
+    if number >= 2**31:
+        raise ValueError(
+            f"{owner}: `{name}` must be below 2**31, as programs count in 32 bits, got {number}."
+            + " Train in several calls, each from where the last one ended." * (name == "steps")
+        )
+    return number
+
+
+def integer(value: Any) -> int | None:
+    """`value` as int, also if it is one of numpy's; None if it is no integer."""
+    try:
+        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def check_key(owner: str, key: Any, remedy: str = "") -> None:
+    """Refuse what is no PRNG key.
+
+    Raises:
+      TypeError: with what is one.
+    """
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    raw = dtype == np.uint32 and shape is not None and len(shape) == 1
+    if not typed and not raw:
+        raise TypeError(
+            f"{owner}: `key` must be one PRNG key, such as jax.random.key(0), got {thing(key)}.{remedy}"
+        )
+
+
+def thing(x: Any) -> str:
+    """What an argument is, in words: plain values as they are, others by type and shape."""
+    if isinstance(x, (bool, int, float, str)):
+        return repr(x)[:60]
+    shape = getattr(x, "shape", None)
+    return f"a {type(x).__name__}" + (f" of shape {list(shape)}" if shape is not None else "")
 
 
 def check_step(owner: str, step: ArrayLike | PyTree) -> PyTree:

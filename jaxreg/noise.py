@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import shown, strength
+from jaxreg._check import check_key, shown, strength
 from jaxreg._tree import PyTree, is_concrete
 from jaxreg.select import as_selector, everything, kernels
 
@@ -48,7 +48,7 @@ def drop(x: Array, rate: ArrayLike, key: Array, *, shared: tuple[int, ...] = ())
     >>> sorted(set(drop(jnp.ones(99), 0.75, jax.random.key(0)).tolist()))
     [0.0, 4.0]
     """
-    _check("drop", x=x, key=key)
+    _check("drop", key, x=x)
     rate = _rate("drop", rate)
     odd = not isinstance(shared, tuple) or not all(
         isinstance(a, int) and -x.ndim <= a < x.ndim for a in shared
@@ -80,7 +80,7 @@ def drop_weights(params: PyTree, rate: ArrayLike, key: Array, *, where: Any = ke
     >>> dropped["kernel"].sum().item(), dropped["bias"].sum().item()
     (0.0, 2.0)
     """
-    _check("drop_weights", key=key)
+    _check("drop_weights", key)
     rate = _rate("drop_weights", rate)
     leaf = lambda x, k: _scaled(x, rate, jax.random.uniform(k, x.shape) >= rate)
     return _on_leaves("drop_weights", "params", params, key, where, leaf)
@@ -101,7 +101,7 @@ def add_normal(tree: PyTree, width: ArrayLike, key: Array, *, where: Any = every
     >>> add_normal(jnp.ones(3), 0.0, jax.random.key(0)).tolist()
     [1.0, 1.0, 1.0]
     """
-    _check("add_normal", key=key)
+    _check("add_normal", key)
     width = strength("add_normal", "width", width)
     leaf = lambda x, k: x + (width * jax.random.normal(k, x.shape)).astype(x.dtype)
     return _on_leaves("add_normal", "tree", tree, key, where, leaf)
@@ -121,7 +121,7 @@ def drop_path(branch: Array, rate: ArrayLike, key: Array) -> Array:
     >>> drop_path(jnp.ones((2, 3)), 1.0, jax.random.key(0)).sum().item()
     0.0
     """
-    _check("drop_path", branch=branch, key=key)
+    _check("drop_path", key, branch=branch)
     rate = _rate("drop_path", rate)
     kept = jax.random.uniform(key, (len(branch), *[1] * (branch.ndim - 1))) >= rate
     return _scaled(branch, rate, kept)
@@ -142,10 +142,12 @@ def zoneout(new: Array, old: Array, rate: ArrayLike, key: Array | None = None) -
     >>> zoneout(jnp.ones(2), jnp.zeros(2), 0.25).tolist()
     [0.75, 0.75]
     """
-    _check("zoneout", new=new, **({} if key is None else {"key": key}))
+    _check_floating("zoneout", new=new)
+    if key is not None:
+        check_key("zoneout", key)
     if getattr(old, "shape", None) != new.shape:
         raise ValueError(
-            f"zoneout: `old` must have the shape of `new`, {list(new.shape)}, got {_kind(old)}."
+            f"zoneout: `old` must have the shape of `new`, {list(new.shape)}, got {shown(old)}."
         )
     rate = _rate("zoneout", rate)
     if key is None:
@@ -169,7 +171,7 @@ def mixup(x: Array, targets: Array, alpha: ArrayLike, key: Array) -> tuple[Array
     >>> mixup(x, y, 0.0, jax.random.key(0))[0].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check("mixup", x=x, key=key)
+    _check("mixup", key, x=x)
     _check_targets("mixup", x, targets)
     alpha = strength("mixup", "alpha", alpha)
     of_pair, of_share = jax.random.split(key)
@@ -190,7 +192,7 @@ def cut_mix(images: Array, targets: Array, alpha: ArrayLike, key: Array) -> tupl
     Raises:
       TypeError, ValueError: no images, or as `mixup`.
     """
-    _check("cut_mix", images=images, key=key)
+    _check("cut_mix", key, images=images)
     _check_images("cut_mix", images)
     _check_targets("cut_mix", images, targets)
     alpha = strength("cut_mix", "alpha", alpha)
@@ -215,7 +217,7 @@ def cut_out(images: Array, share: ArrayLike, key: Array) -> Array:
     >>> cut_out(jnp.ones((1, 4, 4, 1)), 0.0, jax.random.key(0)).sum().item()
     16.0
     """
-    _check("cut_out", images=images, key=key)
+    _check("cut_out", key, images=images)
     _check_images("cut_out", images)
     share = _rate("cut_out", share, "share")
     boxes = jax.vmap(lambda k: _box(images.shape[1:3], share, k))(
@@ -285,24 +287,16 @@ def _rate(owner: str, rate: Any, name: str = "rate") -> Array:
     return checked
 
 
-def _check(owner: str, **given: Any) -> None:
-    """Refuse what is no floating array, and as `key` what is no single PRNG key."""
+def _check(owner: str, key: Any, **given: Any) -> None:
+    """Refuse what is no single PRNG key, and no floating array."""
+    check_key(owner, key, " A loss gets one where the trainer is stochastic=True.")
+    _check_floating(owner, **given)
+
+
+def _check_floating(owner: str, **given: Any) -> None:
     for name, x in given.items():
-        if name == "key":
-            typed = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-            if not (typed and not np.shape(x)) and not (
-                getattr(x, "dtype", None) == jnp.uint32 and np.shape(x) in ((2,), (4,))
-            ):
-                raise TypeError(
-                    f"{owner}: `key` must be one PRNG key such as jax.random.key(0), got {_kind(x)}. A "
-                    "loss gets one where the trainer is stochastic=True."
-                )
-        elif not _tree.is_floating(x):
-            raise TypeError(f"{owner}: `{name}` must be a floating array, got {_kind(x)}.")
-
-
-def _kind(x: Any) -> str:
-    return f"{x.dtype}{list(x.shape)}" if hasattr(x, "dtype") else f"{x!r:.60}"
+        if not _tree.is_floating(x):
+            raise TypeError(f"{owner}: `{name}` must be a floating array, got {shown(x)}.")
 
 
 def _check_targets(owner: str, x: Array, targets: Any) -> None:

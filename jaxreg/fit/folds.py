@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxreg._check import flag
+from jaxreg._check import count, flag
 from jaxreg.fit.classes import check_classes
-from jaxreg.fit.intake import count
 
 __all__ = ["Folds", "folds"]
 

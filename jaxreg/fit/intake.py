@@ -7,7 +7,6 @@ libraries is imported: who has such an object has imported it.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import jax
@@ -16,13 +15,12 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import integer, thing
 
 __all__ = [
     "as_rows",
     "check_batch",
-    "check_key",
     "check_weights",
-    "count",
     "on_device",
     "refuse_rounded",
     "row_numbers",
@@ -50,7 +48,7 @@ def as_rows(owner: str, data: Any, name: str = "data", *, ready: bool = True) ->
     if not isinstance(data, (tuple, list)) or not len(data):
         loader = callable(data) or (hasattr(data, "__iter__") and not hasattr(data, "shape"))
         outside = " For batches from outside give jaxreg.stream(...)." if loader else ""
-        raise TypeError(f"{owner}: `{name}` must be {example}, got {_kind(data)}.{outside}")
+        raise TypeError(f"{owner}: `{name}` must be {example}, got {thing(data)}.{outside}")
     missing = [i for i, part in enumerate(data) if part is None]
     if missing:
         raise TypeError(
@@ -234,32 +232,6 @@ def _refuse_columns(owner: str, name: str, columns: np.ndarray) -> None:
 # --- numbers --------------------------------------------------------------------------------------------
 
 
-def count(owner: str, name: str, value: Any, least: int = 1) -> int:
-    """A number of things as int, also if it is one of numpy's.
-
-    Raises:
-      ValueError: it is no integer, below `least`, or more than 32 bits hold.
-    """
-    number = _integer(value)
-    if number is None or number < least:
-        raise ValueError(
-            f"{owner}: `{name}` must be an integer of at least {least}, got {value!r}."
-        )
-    if number >= 2**31:
-        raise ValueError(
-            f"{owner}: `{name}` must be below 2**31, as programs count in 32 bits, got {number}."
-            + " Train in several calls, each from where the last one ended." * (name == "steps")
-        )
-    return number
-
-
-def _integer(value: Any) -> int | None:
-    try:
-        return None if isinstance(value, (bool, np.bool_)) else operator.index(value)
-    except TypeError:
-        return None
-
-
 def check_batch(owner: str, batch_size: Any, n: int) -> int | None:
     """A batch of 1 to n rows; None is all of them.
 
@@ -268,28 +240,13 @@ def check_batch(owner: str, batch_size: Any, n: int) -> int | None:
     """
     if batch_size is None:
         return None
-    size = _integer(batch_size)
+    size = integer(batch_size)
     if size is None or not 1 <= size <= n:
         raise ValueError(
             f"{owner}: `batch_size` must be an integer between 1 and the {n} rows there are to train on, "
             f"got {batch_size!r}. Use None for full batches."
         )
     return size
-
-
-def check_key(owner: str, key: Any) -> None:
-    """Refuse what is no PRNG key.
-
-    Raises:
-      TypeError: with what is one.
-    """
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
-    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
-    raw = dtype == np.uint32 and shape is not None and len(shape) == 1
-    if not typed and not raw:
-        raise TypeError(
-            f"{owner}: `key` must be one PRNG key, such as jax.random.key(0), got {_kind(key)}."
-        )
 
 
 def row_numbers(owner: str, rows: Any, n: int) -> Array:
@@ -314,13 +271,6 @@ def row_numbers(owner: str, rows: Any, n: int) -> Array:
         seen = f"{array.min()} … {array.max()}" if array.size else "none"
         raise ValueError(f"{owner}: `rows` must lie between 0 and {n - 1}, got {seen}.")
     return jnp.asarray(array)
-
-
-def _kind(x: Any) -> str:
-    if isinstance(x, (bool, int, float, str)):
-        return repr(x)[:60]
-    shape = getattr(x, "shape", None)
-    return f"a {type(x).__name__}" + (f" of shape {list(shape)}" if shape is not None else "")
 
 
 def check_weights(owner: str, weights: Any, n: int, times: np.ndarray | None = None) -> Array:

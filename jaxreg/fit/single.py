@@ -13,18 +13,12 @@ import numpy as np
 from jax import Array, lax
 
 from jaxreg import _tree
+from jaxreg._check import check_key, count
 from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.fit.batches import BatchStream, init_key, normalized, stream_key
 from jaxreg.fit.check import Checked, check, check_signs, frozen, trainer_at
-from jaxreg.fit.intake import (
-    as_rows,
-    check_batch,
-    check_key,
-    check_weights,
-    count,
-    row_numbers,
-)
+from jaxreg.fit.intake import as_rows, check_batch, check_weights, row_numbers
 from jaxreg.fit.judge import find_ways
 from jaxreg.fit.kept import kept, recent
 from jaxreg.fit.prepare import prepared

@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxreg._check import within
-from jaxreg.fit.intake import count
+from jaxreg._check import count, within
 
 __all__ = ["Halving", "Rung"]
 

@@ -18,12 +18,12 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
-from jaxreg._check import flag
+from jaxreg._check import check_key, count, flag
 from jaxreg._quickly import moves
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import Checked, check, trainer_at
-from jaxreg.fit.intake import check_batch, check_key, count
+from jaxreg.fit.intake import check_batch
 from jaxreg.fit.source import Stream
 from jaxreg.fit.splits import Splits
 from jaxreg.fit.trainer import MakeTrainer

@@ -23,7 +23,7 @@ from jaxreg._check import shown, strength, upcast
 from jaxreg._tree import is_concrete
 from jaxreg.value import Value, snake_name
 
-__all__ = ["Term", "count_of", "keys_of", "lam_of", "mean_over", "outputs_of", "rows_of"]
+__all__ = ["Term", "lam_of", "mean_over", "outputs_of", "rows_of"]
 
 
 class Term(Value, abc.ABC):
@@ -133,30 +133,3 @@ def outputs_of(term: Term, fun: Any, x: Array) -> Any:
             f"{list(getattr(shape, 'shape', ()))}."
         )
     return shape
-
-
-def keys_of(owner: str, key: Any, count: int) -> Array:
-    """So many keys of one.
-
-    Raises:
-      TypeError: it is none.
-    """
-    try:
-        return jax.random.split(key, count)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise TypeError(
-            f"{owner}: `key` must be a PRNG key such as jax.random.key(0), got {key!r:.60}."
-        ) from error
-
-
-def count_of(owner: str, name: str, value: Any) -> int:
-    """An integer of at least 1, not traced.
-
-    Raises:
-      TypeError: it is no integer. ValueError: it is below 1.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise (ValueError if isinstance(value, int) and not isinstance(value, bool) else TypeError)(
-            f"{owner}: `{name}` must be an integer of at least 1, got {value!r:.60}."
-        )
-    return value

@@ -27,9 +27,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import size
+from jaxreg._check import check_key, count, size
 from jaxreg._tree import PyTree
-from jaxreg.terms._base import Term, count_of, keys_of, lam_of, outputs_of, rows_of
+from jaxreg.terms._base import Term, lam_of, outputs_of, rows_of
 from jaxreg.value import static_field
 
 __all__ = [
@@ -68,6 +68,7 @@ class Jacobian(Term):
 
     def value(self, fun: Callable, x: Array, key: Array) -> Array:
         rows_of(self, "x", x, 1, "[rows, ...]")
+        check_key(self.label, key)
         shape = outputs_of(self, fun, x).shape
         width = math.prod(shape[1:])
 
@@ -78,7 +79,7 @@ class Jacobian(Term):
             (slope,) = pull(way.astype(out.dtype))
             return width * jnp.sum(jnp.square(slope.astype(_tree.accumulator(slope)))) / shape[0]
 
-        return jnp.mean(jax.vmap(one)(keys_of(self.label, key, self.probes)))
+        return jnp.mean(jax.vmap(one)(jax.random.split(key, self.probes)))
 
 
 class Curvature(Term):
@@ -88,6 +89,7 @@ class Curvature(Term):
     probes: int = static_field()
 
     def value(self, fun: Callable, params: PyTree, key: Array) -> Array:
+        check_key(self.label, key)
         leaves, structure = jax.tree.flatten(params)
 
         def one(key: Array) -> Array:
@@ -100,7 +102,7 @@ class Curvature(Term):
                 jnp.sum(wide(a) * wide(b)) for a, b in zip(signs, jax.tree.leaves(bent))
             ) + jnp.zeros(())
 
-        return jnp.mean(jax.vmap(one)(keys_of(self.label, key, self.probes)))
+        return jnp.mean(jax.vmap(one)(jax.random.split(key, self.probes)))
 
 
 def _slopes(term: Term, fun: Any, x: Any) -> Array:
@@ -165,7 +167,7 @@ def jacobian(lam: ArrayLike, probes: int = 1) -> Jacobian:
     >>> term(lambda x: 3 * x, jnp.ones((4, 1)), jax.random.key(0)).item()
     9.0
     """
-    return Jacobian(lam_of("jacobian", lam), count_of("jacobian", "probes", probes))
+    return Jacobian(lam_of("jacobian", lam), count("jacobian", "probes", probes))
 
 
 def curvature(lam: ArrayLike, probes: int = 1) -> Curvature:
@@ -182,7 +184,7 @@ def curvature(lam: ArrayLike, probes: int = 1) -> Curvature:
     >>> curvature(1.0)(bowl, jnp.ones(2), jax.random.key(0)).item()
     4.0
     """
-    return Curvature(lam_of("curvature", lam), count_of("curvature", "probes", probes))
+    return Curvature(lam_of("curvature", lam), count("curvature", "probes", probes))
 
 
 def between(real: Array, made: Array, key: Array) -> Array:
@@ -207,6 +209,6 @@ def between(real: Array, made: Array, key: Array) -> Array:
         raise ValueError(
             f"between: `made` must have the shape of `real`, {list(real.shape)}, got {list(made.shape)}."
         )
-    (one,) = keys_of("between", key, 1)
-    t = jax.random.uniform(one, (len(real), *[1] * (real.ndim - 1)), real.dtype)
+    check_key("between", key)
+    t = jax.random.uniform(key, (len(real), *[1] * (real.ndim - 1)), real.dtype)
     return real + t * (made - real)

@@ -21,8 +21,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import above
-from jaxreg.terms._base import Term, count_of, keys_of, lam_of, outputs_of, rows_of
+from jaxreg._check import above, check_key, count
+from jaxreg.terms._base import Term, lam_of, outputs_of, rows_of
 from jaxreg.value import static_field
 
 __all__ = [
@@ -50,8 +50,8 @@ class Adversarial(Term):
         held = jax.lax.stop_gradient(logits(x))
         near = _NEAR * jnp.sqrt(jnp.mean(jnp.square(x)) + jnp.finfo(x.dtype).tiny)
         apart = lambda r: jnp.mean(_divergence(held, logits(x + r)))
-        (one,) = keys_of(self.label, key, 1)
-        way = _unit(jax.random.normal(one, x.shape, x.dtype))
+        check_key("adversarial", key)
+        way = _unit(jax.random.normal(key, x.shape, x.dtype))
         for _ in range(self.steps):
             way = jax.lax.stop_gradient(_unit(jax.grad(apart)(near * way)))
         return apart(jax.lax.stop_gradient((self.radius * way).astype(x.dtype)))
@@ -132,7 +132,7 @@ def adversarial(lam: ArrayLike, radius: ArrayLike, steps: int = 1) -> Adversaria
     """
     return Adversarial(
         lam_of("adversarial", lam), above("adversarial", "radius", radius, 0),
-        count_of("adversarial", "steps", steps),
+        count("adversarial", "steps", steps),
     )  # fmt: skip
 
 

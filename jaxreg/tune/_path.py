@@ -16,10 +16,10 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
+from jaxreg._check import count
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import check, trainer_at
-from jaxreg.fit.intake import count
 from jaxreg.fit.trainer import MakeTrainer, Trainer
 from jaxreg.grid import Grid
 from jaxreg.objective import terms_in

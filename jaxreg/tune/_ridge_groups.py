@@ -189,7 +189,7 @@ def minimised(data: Grouped) -> Found:
     tied = np.full(len(low), single)
     at = data.at(tied)
     best, fitted = tied, at
-    unit = at.score if data.by == "loo" else 1.0
+    unit = at.score if data.by == "loo" and at.score > 0 else 1.0
     for start in _starts(data, tied, at, low, high):
         theta = _descended(data, start, low, high, unit)
         there = data.at(theta)

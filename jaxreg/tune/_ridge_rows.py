@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from jax import Array
 
+from jaxreg._check import count
 from jaxreg.fit.folds import folds as make_folds
-from jaxreg.fit.intake import as_rows, count
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.splits import make_splits
 
 __all__ = ["RowFolds", "as_grid", "as_regression", "as_row_folds", "as_strengths"]

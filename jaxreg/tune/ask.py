@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxreg._check import check_key, count
 from jaxreg.choice import Choice
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import check_key, count
 from jaxreg.fit.judge import directions
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid

@@ -29,11 +29,11 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxreg._check import within
+from jaxreg._check import check_key, count, within
 from jaxreg._tree import PyTree
 from jaxreg.choice import coords_text
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import as_rows, check_key, count
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid, points
 from jaxreg.report.table import Column, Table

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxreg._check import flag
+from jaxreg._check import check_key, count, flag
 from jaxreg._quickly import moves
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import check_batch, check_key, count
+from jaxreg.fit.intake import check_batch
 from jaxreg.fit.source import Stream
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid

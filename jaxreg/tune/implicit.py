@@ -27,9 +27,8 @@ import numpy as np
 from jax import Array, lax
 
 from jaxreg import _tree
-from jaxreg._check import shown
+from jaxreg._check import count, shown
 from jaxreg._tree import PyTree
-from jaxreg.fit.intake import count
 from jaxreg.fit.kept import kept
 from jaxreg.penalty import Penalty
 

@@ -32,11 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxreg._check import flag
+from jaxreg._check import check_key, count, flag
 from jaxreg.choice import RULES, Choice, choose
 from jaxreg.expected import ExpectedError
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import as_rows, check_key, count
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.trainer import MakeTrainer, Trainer
 from jaxreg.grid import Grid, points
 from jaxreg.results import SweepResult

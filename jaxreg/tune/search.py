@@ -19,9 +19,10 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxreg._check import check_key, count
 from jaxreg.choice import Choice
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import as_rows, check_key, count
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.judge import directions
 from jaxreg.fit.source import Stream
 from jaxreg.fit.trainer import MakeTrainer

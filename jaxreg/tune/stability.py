@@ -23,9 +23,9 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxreg._check import flag
+from jaxreg._check import check_key, count, flag
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import as_rows, check_key, count
+from jaxreg.fit.intake import as_rows
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.report.table import Column, Table

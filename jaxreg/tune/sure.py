@@ -24,8 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxreg import _tree
-from jaxreg._check import at_least_float, misfit, shown
-from jaxreg.fit.intake import check_key, count
+from jaxreg._check import at_least_float, check_key, count, misfit, shown
 from jaxreg.penalty import Penalty
 
 __all__ = ["Sure", "sure"]

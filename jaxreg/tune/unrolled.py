@@ -23,11 +23,11 @@ import numpy as np
 from jax import Array
 
 from jaxreg import _tree
-from jaxreg._check import flag, shown
+from jaxreg._check import check_key, count, flag, shown
 from jaxreg._tree import PyTree
 from jaxreg.fit import fit
 from jaxreg.fit.check import trainer_at
-from jaxreg.fit.intake import as_rows, check_batch, check_key, count
+from jaxreg.fit.intake import as_rows, check_batch
 from jaxreg.fit.kept import kept
 from jaxreg.fit.trainer import MakeTrainer
 

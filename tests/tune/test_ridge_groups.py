@@ -222,6 +222,15 @@ def test_columns_that_are_constant_cost_nothing():
         )
 
 
+def test_a_response_that_never_varies_is_no_gain():
+    """A criterion of 0 has no size by which a descent could be judged."""
+    x, _, group = data(40, 9)
+    got = ridge_groups((x, np.zeros(40)), group)
+    assert got.gain == (0, 0)
+    assert not got.real
+    assert got.choice.mean == 0
+
+
 def test_it_prints_what_was_chosen_and_what_one_λ_gives():
     x, y, group = data(80, 30)
     got = ridge_groups((x, y), np.array(["a", "b", "c"])[group])

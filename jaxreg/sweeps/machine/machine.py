@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jaxreg.fit.intake import count
+from jaxreg._check import count
 
 __all__ = ["Machine", "check_machine", "default_mesh"]
 
