@@ -16,7 +16,10 @@ from jaxreg.choice import Place
 from jaxreg.grid import Grid
 from jaxreg.results.status import Status
 
-__all__ = ["Parts", "between", "joined_fields", "loop_fields", "merged_fields", "pick"]
+__all__ = [
+    "DATA_FIELDS", "Parts", "between", "first_points", "joined_fields", "loop_fields", "merged_fields",
+    "pick",
+]  # fmt: skip
 
 
 @jax.tree_util.register_dataclass
@@ -28,6 +31,12 @@ class Parts:
     sizes: tuple[int, ...] = dataclasses.field(metadata={"static": True})
 
 
+# Of a result, what holds arrays; those of K points but for the time.
+DATA_FIELDS = (
+    "coords", "points", "time", "train", "valid", "terms", "params", "status", "stop", "certificate",
+)  # fmt: skip
+
+
 def pick(tree: PyTree, k: int, *rest: int) -> PyTree:
     """The k-th of stacked trees, or of the part that it lies in."""
     if isinstance(tree, Parts):
@@ -36,6 +45,13 @@ def pick(tree: PyTree, k: int, *rest: int) -> PyTree:
                 return pick(part, k, *rest)
             k -= size
     return jax.tree.map(lambda x: x[(k, *rest)], tree)
+
+
+def first_points(result: Any, n: int) -> Any:
+    """A result of the first n points."""
+    cut = lambda tree: jax.tree.map(lambda x: np.asarray(x)[:n], tree)
+    fields = (name for name in DATA_FIELDS if name != "time")
+    return dataclasses.replace(result, **{name: cut(getattr(result, name)) for name in fields})
 
 
 def between(points: PyTree, place: Place) -> PyTree:

@@ -34,7 +34,7 @@ from jaxreg.expected import ExpectedError, of_folds
 from jaxreg.grid import Grid
 from jaxreg.report.table import Table
 from jaxreg.results import build, stored, summary
-from jaxreg.results.build import Parts, between, pick
+from jaxreg.results.build import DATA_FIELDS, Parts, between, pick
 from jaxreg.results.status import Status
 from jaxreg.scores import Scores, mean, simplicity, stderr
 from jaxreg.stationarity import Stationarity
@@ -450,7 +450,7 @@ class SweepResult:
           ValueError: the file is there already, or this is a joined result.
         """
         self._refuse_joined("save")
-        trees = {name: getattr(self, name) for name in _DATA_FIELDS}
+        trees = {name: getattr(self, name) for name in DATA_FIELDS}
         return stored.write(path, self, trees, summary.label(self.points), overwrite)
 
     def to_csv(self, path: str | os.PathLike, *, overwrite: bool = False) -> Path:
@@ -553,26 +553,12 @@ def _check_index(owner: str, name: str, i: Any, size: int) -> int:
 
 
 # The order of coordinates and terms has a meaning, and jax sorts a dict's keys: names are static.
-_DATA_FIELDS = (
-    "coords",
-    "points",
-    "time",
-    "train",
-    "valid",
-    "terms",
-    "params",
-    "status",
-    "stop",
-    "certificate",
-)
-
-
 def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
     # Texts are no arrays for jax: they are static too.
     is_text = lambda v: isinstance(v, np.ndarray) and v.dtype.kind == "U"
     texts = {n: tuple(v.tolist()) for n, v in result.coords.items() if is_text(v)}
     names = tuple((n, texts.get(n)) for n in result.coords), tuple(result.terms)
-    fields = [getattr(result, n) for n in _DATA_FIELDS]
+    fields = [getattr(result, n) for n in DATA_FIELDS]
     fields[0] = {n: v for n, v in result.coords.items() if n not in texts}
     kept = tuple(sorted(result.directions.items())), result.repeats, result.overlap
     return fields, (*names, result.strengths, kept, result.made_by)
@@ -580,12 +566,12 @@ def _flatten(result: SweepResult) -> tuple[list[Any], tuple]:
 
 def _flatten_with_keys(result: SweepResult) -> tuple[list[tuple[Any, Any]], tuple]:
     children, aux = _flatten(result)
-    return [(GetAttrKey(n), child) for n, child in zip(_DATA_FIELDS, children)], aux
+    return [(GetAttrKey(n), child) for n, child in zip(DATA_FIELDS, children)], aux
 
 
 def _unflatten(aux: tuple, children: Any) -> SweepResult:
     coords, terms, strengths, (directions, repeats, overlap), made_by = aux
-    fields: dict[str, Any] = dict(zip(_DATA_FIELDS, children))
+    fields: dict[str, Any] = dict(zip(DATA_FIELDS, children))
     if isinstance(fields["coords"], dict):
         arrays = fields["coords"]
         fields["coords"] = {n: arrays[n] if t is None else np.array(t) for n, t in coords}

@@ -24,6 +24,7 @@ from jaxreg.fit.judge import directions
 from jaxreg.fit.trainer import MakeTrainer
 from jaxreg.grid import Grid
 from jaxreg.results import SweepResult
+from jaxreg.results.build import first_points
 from jaxreg.results.summary import lane_steps
 from jaxreg.sweeps.rows import gathered
 from jaxreg.sweeps.sweep import sweep
@@ -199,7 +200,7 @@ class _Asked:
             some = jax.tree.map(lambda x: np.asarray(x)[taken], grid)
             result = sweep(self.trainer, some, self.data, **self.options)
             self.cost += lane_steps(result)
-            result = _first(result, len(new))
+            result = first_points(result, len(new))
             self.scores |= zip([rows[k] for k in new], result.mean(self.metric).tolist())
             self.results.append(result)
         return [self.scores[row] for row in rows]
@@ -226,20 +227,3 @@ class _Asked:
                 "several strengths fit the validation rows better than one does, and new rows often not. "
                 "jaxreg.search compares the two."
             )
-
-
-def _first(result: SweepResult, n: int) -> SweepResult:
-    """The first n points of a result."""
-    names = (
-        "coords",
-        "points",
-        "train",
-        "valid",
-        "terms",
-        "params",
-        "status",
-        "stop",
-        "certificate",
-    )
-    cut = {name: jax.tree.map(lambda x: np.asarray(x)[:n], getattr(result, name)) for name in names}
-    return dataclasses.replace(result, **cut)

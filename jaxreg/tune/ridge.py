@@ -147,15 +147,10 @@ class RidgePath:
         if by == "evidence":
             return self._by_evidence()
         score = getattr(self, by).mean(1)
-        k = int(np.argmin(score))
-        error = float(self.loo_stderr[k]) if by == "loo" else float("nan")
-        warnings = ()
-        if k in (0, len(self.lam) - 1) and len(self.lam) > 1 and self.lam[k] > 0:
-            end, beyond = ("largest", "larger") if k else ("smallest", "smaller")
-            text = f"lam={self.lam[k]:.4g} is the {end} of the grid; a {beyond} one may be better."
-            warnings = (text,)
-        why = f"the best of {len(self.lam)} λ"
-        return _choice(by, self.lam[k], (float(score[k]), error), k, why, warnings, by)
+        pick = choose("min", Scores(score[:, None, None], {"lam": self.lam}))
+        error = float(self.loo_stderr[pick.index]) if by == "loo" else float("nan")
+        why, mean = f"the best of {len(self.lam)} λ", float(score[pick.index])
+        return _choice(by, self.lam[pick.index], (mean, error), pick.index, why, pick.warnings, by)
 
     def per_response(self, by: str = "loo") -> np.ndarray:
         """The λ of the grid that is best for each response by itself, [m].

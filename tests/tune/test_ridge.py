@@ -3,25 +3,14 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
-from sklearn.linear_model import BayesianRidge, Ridge, RidgeCV
+from sklearn.linear_model import BayesianRidge, RidgeCV
+from support.ridge import data, fitted
 
 import jaxreg as jr
 from jaxreg import ridge_path
 
 LAMS = [1e-3, 0.1, 1.0]
 SHAPES = [(30, 5), (25, 24), (25, 25), (20, 40)]
-
-
-def data(n, p, seed=0, responses=None):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, p)) * rng.uniform(0.5, 2, p) + 1
-    w = rng.normal(size=(p,) if responses is None else (p, responses))
-    y = x @ w + rng.normal(size=(n, *w.shape[1:])) + 3
-    return x, y
-
-
-def fitted(x, y, kappa, intercept):
-    return Ridge(alpha=kappa, fit_intercept=intercept, solver="svd").fit(x, y)
 
 
 @pytest.mark.parametrize("intercept", [True, False])

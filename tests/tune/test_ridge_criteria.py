@@ -1,35 +1,21 @@
-"""The criteria of one λ for each group, and the descent: brute force, densities, differences, valleys."""
+"""The criteria of one λ for each group: brute force, densities, differences."""
 
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
-from sklearn.linear_model import Ridge
+from support.ridge import fitted as of_one
+from support.ridge import grouped
+from support.ridge import in_groups as data
 
 import jaxreg as jr
-from jaxreg.tune._descent import descended
-from jaxreg.tune._ridge_groups import Fitted, Grouped
 
 SHAPES = [(30, 9), (20, 18), (20, 19), (15, 30)]
-
-
-def data(n, p, seed=0, responses=None, sizes=(2.0, 0.3, 0.0), noise=1.0):
-    """Three groups of columns, with coefficients of three sizes."""
-    rng = np.random.default_rng(seed)
-    group = np.arange(p) % 3
-    w = rng.normal(size=(p, responses or 1)) * np.asarray(sizes)[group][:, None]
-    x = rng.normal(size=(n, p)) + 1
-    y = x @ w + noise * rng.normal(size=(n, responses or 1)) + 3
-    return x, y if responses else y[:, 0], group
-
-
-def grouped(x, y, group, by, intercept=True):
-    return Grouped.of(x, y.reshape(len(x), -1), group, by, intercept)
 
 
 def fitted(x, y, kappa, intercept):
     """scikit-learn's, on columns scaled so that one strength is several."""
     scale = 1 / np.sqrt(kappa)
-    model = Ridge(alpha=1.0, fit_intercept=intercept, solver="svd").fit(x * scale, y)
+    model = of_one(x * scale, y, 1.0, intercept)
     return lambda new: model.predict(new * scale)
 
 
@@ -91,18 +77,3 @@ def test_with_one_strength_they_are_those_of_the_path():
         assert grouped(x, y, group, by).at(np.log([0.3] * 3)).score == pytest.approx(
             told, rel=1e-10
         )
-
-
-def test_the_descent_finds_minima_inside_and_at_bounds():
-    def valley(theta):
-        a, b = theta
-        score = (1 - a) ** 2 + 100 * (b - a**2) ** 2
-        slope = np.array([-2 * (1 - a) - 400 * a * (b - a**2), 200 * (b - a**2)])
-        return Fitted(score, slope, *[np.zeros(0)] * 3, 0.0)
-
-    wide = np.full(2, 9.0)
-    theta, there = descended(valley, np.array([-1.2, 1.0]), -wide, wide)
-    np.testing.assert_allclose(theta, 1, atol=1e-6)
-    assert there.score < 1e-12
-    theta, there = descended(valley, np.array([-1.2, 1.0]), -wide, np.array([0.5, 9.0]))
-    np.testing.assert_allclose(theta, [0.5, 0.25], atol=1e-6)

@@ -8,25 +8,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from sklearn.linear_model import ARDRegression
+from support.ridge import grouped
+from support.ridge import in_groups as data
 
 import jaxreg as jr
-from jaxreg.tune._ridge_groups import Grouped
 from jaxreg.tune.ridge_groups import ridge_groups
-
-
-def data(n, p, seed=0, responses=None, sizes=(2.0, 0.3, 0.0), noise=1.0):
-    """Three groups of columns, with coefficients of three sizes."""
-    rng = np.random.default_rng(seed)
-    group = np.arange(p) % 3
-    w = rng.normal(size=(p, responses or 1)) * np.asarray(sizes)[group][:, None]
-    x = rng.normal(size=(n, p)) + 1
-    y = x @ w + noise * rng.normal(size=(n, responses or 1)) + 3
-    return x, y if responses else y[:, 0], group
-
-
-def grouped(x, y, group, by, intercept=True):
-    return Grouped.of(x, y.reshape(len(x), -1), group, by, intercept)
-
 
 # --- the choice -------------------------------------------------------------------------------------------
 
