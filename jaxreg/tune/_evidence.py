@@ -3,68 +3,29 @@
 from __future__ import annotations
 
 import functools
-import json
-import operator
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax import Array
 
-from jaxreg import _tree
-from jaxreg._check import misfit, shown
+from jaxreg._check import shown
 from jaxreg._tree import PyTree
-from jaxreg.fit.intake import as_rows
 from jaxreg.fit.trainer import parts_of
-from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
 from jaxreg.results import Status, SweepResult
 from jaxreg.results.build import Parts, pick
-from jaxreg.tune._likelihoods import LIKELIHOODS
+from jaxreg.tune._asked import check_targets, outputs_of, penalty_of
 
 __all__ = [
-    "Stack", "check_functions", "check_noise", "check_result", "check_stack", "healthy", "no_quadratic",
-    "pair", "stacks_of",
+    "Stack", "check_lanes", "check_noise", "check_stack", "healthy", "no_quadratic", "stacks_of",
 ]  # fmt: skip
 
 _MOST_BYTES = 8e9  # of the matrices whose determinant is taken
 
 
-def check_functions(outputs: Any, penalty: Any) -> None:
-    if not callable(outputs) or isinstance(outputs, Penalty):
-        raise TypeError(
-            f"evidence: `outputs` must be a function (params, x) -> outputs, got {shown(outputs)}."
-        )
-    if (why := misfit(outputs, None, None)) is not None:
-        raise TypeError(
-            f"evidence: `outputs` must be a function (params, x) -> outputs, got {outputs!r}: {why}."
-        )
-    if penalty is not None and (not callable(penalty) or isinstance(penalty, Penalty)):
-        raise TypeError(
-            "evidence: `penalty` must be a function point -> penalty, such as lambda point: "
-            f"jaxreg.l2(point['lam']), got {shown(penalty)}."
-        )
-
-
-def check_result(result: Any) -> None:
-    if not isinstance(result, SweepResult):
-        raise TypeError(f"evidence: `result` must be a SweepResult, got {type(result).__name__}.")
-    if result.params is None:
-        raise ValueError(
-            "evidence: `result` holds no parameters, got None. Make the sweep with keep_params=True."
-        )
-    folds = np.shape(result.status)[1]
-    if folds > 1:
-        raise ValueError(
-            f"evidence: `result` must be of lanes that were trained on all rows, got {folds} folds. Make "
-            "the sweep with rows apart as `validation`, such as test rows: it then trains on all of `data`."
-        )
-    if json.loads(result.made_by).get("sample_weight"):
-        raise ValueError(
-            "evidence: `result` is of rows with weights, whose loss is no mean negative log likelihood. "
-            "Leave `sample_weight` away."
-        )
+def check_lanes(result: SweepResult) -> None:
+    """Refuse a result without a lane that has ended, or without the losses that lanes were trained to."""
     if not healthy(result).any():
         raise ValueError(
             "evidence: `result` holds no lane that was trained to its end. Make the sweep with a lower "
@@ -85,11 +46,7 @@ def healthy(result: SweepResult) -> np.ndarray:
     return ~np.isin(np.asarray(result.status), (Status.DIVERGED, Status.GIVEN_UP))
 
 
-def check_noise(likelihood: Any, noise: Any) -> float | None:
-    if not isinstance(likelihood, str) or likelihood not in LIKELIHOODS:
-        raise ValueError(
-            f"evidence: `likelihood` must be one of {sorted(LIKELIHOODS)}, got {likelihood!r}."
-        )
+def check_noise(likelihood: str, noise: Any) -> float | None:
     if noise is None:
         return None
     number = isinstance(noise, (int, float, np.integer, np.floating)) and type(noise) is not bool
@@ -104,15 +61,6 @@ def check_noise(likelihood: Any, noise: Any) -> float | None:
             "Leave it away."
         )
     return float(noise)
-
-
-def pair(data: Any) -> tuple[PyTree, Array, int]:
-    arrays, n = as_rows("evidence", data)
-    if len(arrays) != 2 or not isinstance(arrays[1], (np.ndarray, Array)):
-        raise ValueError(
-            f"evidence: `data` must be a pair (X, y), y an array, got {len(arrays)} parts."
-        )
-    return *arrays, n
 
 
 class Stack(NamedTuple):
@@ -149,43 +97,21 @@ def stacks_of(result: SweepResult, penalty: Callable | None) -> Iterator[Stack]:
         parts = zip(result.points.trees, result.params.trees, result.points.sizes)
     first = 0
     for points, params, size in parts:
-        yield Stack(first, size, points, params, penalty or _all_of)
+        yield Stack(first, size, points, params, functools.partial(penalty_of, "evidence", penalty))
         first += size
 
 
-def _all_of(point: PyTree) -> Penalty:
-    found = list(penalties_in(point).values())
-    if not found:
-        raise TypeError(
-            "evidence: the points of `result` hold no penalty. Give `penalty`, a function of the point "
-            "that returns what was added to the loss; of a file, load(path, like=(point, params))."
-        )
-    return functools.reduce(operator.add, found)
-
-
-def check_stack(outputs: Callable, stack: Stack, x: PyTree, y: Array, likelihood: str) -> Stack:
+def check_stack(
+    outputs: Callable, stack: Stack, x: PyTree, y: np.ndarray, likelihood: str
+) -> Stack:
     """The stack with its number of outputs; see `evidence` for what is refused."""
     reg = stack.penalty(pick(stack.points, 0))
-    if not isinstance(reg, Penalty):
-        raise TypeError(f"evidence: `penalty` must return a penalty, and it returned {shown(reg)}.")
     for term in reg.terms():
         if not term.smooth:
             raise no_quadratic(term)
-    params = stack.lane(0, 0)
-    shape = jax.eval_shape(lambda p: outputs(_tree.released(p), x), params)
-    n = len(y)
-    if not hasattr(shape, "shape") or shape.shape[:1] != (n,) or len(shape.shape) > 2:
-        raise ValueError(
-            f"evidence: `outputs` must return one array [{n}] or [{n}, m] for the {n} rows, it returned "
-            f"{getattr(shape, 'shape', shape)}."
-        )
-    m = int(np.prod(shape.shape[1:]))
-    rule = LIKELIHOODS[likelihood]
-    if not rule.fits(np.asarray(y), m):
-        raise ValueError(
-            f"evidence: with {likelihood!r} and {m} outputs a row `data[1]` must hold {rule.targets}, got "
-            f"{y.dtype}{list(y.shape)} from {float(y.min()):g} to {float(y.max()):g}."
-        )
+    params, n = stack.lane(0, 0), len(y)
+    m = outputs_of("evidence", outputs, params, x, n)
+    check_targets("evidence", likelihood, y, m)
     part, _ = parts_of(params)
     sizes = [v.size for v, hit in zip(jax.tree.leaves(part), reg.support(part)) if hit]
     side, wide = min(n * m, sum(sizes)), n * m <= sum(sizes)

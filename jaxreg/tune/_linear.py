@@ -23,14 +23,22 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from jaxreg import _tree
+from jaxreg._check import shown
 from jaxreg._tree import PyTree
 from jaxreg.fit.kept import kept
 from jaxreg.penalty import Penalty
 from jaxreg.results import Status, SweepResult
 from jaxreg.results.build import pick
+from jaxreg.tune._asked import (
+    check_functions,
+    check_result,
+    check_targets,
+    outputs_of,
+    pair,
+    penalty_of,
+)
 from jaxreg.tune._dof import Active, NotSmooth, active, whitener
 from jaxreg.tune._likelihoods import LIKELIHOODS
-from jaxreg.tune._linear_check import check_kinds, check_shape, check_targets, pair, penalty_of
 
 __all__ = ["Lane", "Lanes", "lanes_of", "odd_text"]
 
@@ -149,14 +157,18 @@ def lanes_of(
       ValueError: not one fold, other rows or another loss than were trained on, or a model that is not
         linear in its parameters. TypeError: an argument of the wrong kind.
     """
-    check_kinds(owner, outputs, result, penalty, likelihood, tol)
+    check_functions(owner, outputs, likelihood, penalty)
+    _check_tol(owner, tol)
+    check_result(owner, result, penalty)
     x, y = pair(owner, data)
     first = result.lane(0)
-    shape = check_shape(owner, outputs, first, x, len(y))
-    y = check_targets(owner, likelihood, y, shape)
+    m = outputs_of(owner, outputs, first, x, len(y))
+    check_targets(owner, likelihood, y, m)
+    if likelihood != "categorical":
+        y = np.asarray(y, np.float64).reshape(len(y), m)
     reg = functools.partial(penalty_of, owner, penalty)
     reg(pick(result.points, 0))
-    many = np.prod(shape) * sum(np.size(v) for v in jax.tree.leaves(_trained(first)))
+    many = len(y) * m * sum(np.size(v) for v in jax.tree.leaves(_trained(first)))
     if many > _MOST:
         raise ValueError(
             f"{owner}: rows x outputs x parameters must be at most {_MOST:,}, got {many:,.0f}. Use "
@@ -166,6 +178,14 @@ def lanes_of(
         design, offset = _design(owner, outputs, result, x)
     lanes = Lanes(owner, result, likelihood, design, offset, y, 1.0, reg, float(tol))
     return lanes._replace(scale=_scale(lanes))
+
+
+def _check_tol(owner: str, tol: Any) -> None:
+    number = isinstance(tol, (int, float, np.floating)) and type(tol) is not bool
+    if not number or not 0 < tol < np.inf:
+        raise (ValueError if number else TypeError)(
+            f"{owner}: `tol` must be a number above 0, of log likelihood, got {shown(tol)}."
+        )
 
 
 def _scale(lanes: Lanes) -> float:

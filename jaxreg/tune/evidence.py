@@ -34,14 +34,8 @@ from jaxreg.results import SweepResult
 from jaxreg.results.build import pick
 from jaxreg.results.summary import lane_steps
 from jaxreg.scores import Scores
-from jaxreg.tune._evidence import (
-    check_functions,
-    check_noise,
-    check_result,
-    check_stack,
-    pair,
-    stacks_of,
-)
+from jaxreg.tune._asked import check_functions, check_result, pair
+from jaxreg.tune._evidence import check_lanes, check_noise, check_stack, stacks_of
 from jaxreg.tune._measured import Job, measured
 
 __all__ = ["Evidence", "evidence"]
@@ -217,10 +211,12 @@ def evidence(
     >>> evidence(outputs, result, train, likelihood="gaussian").best().point
     l2(0.01)
     """
-    check_functions(outputs, penalty)
-    check_result(result)
+    check_functions("evidence", outputs, likelihood, penalty)
+    check_result("evidence", result, penalty)
+    check_lanes(result)
     noise = check_noise(likelihood, noise)
-    x, y, n = pair(data)
+    x, y = pair("evidence", data)
+    n = len(y)
     rows = check_batch("evidence", batch_size, n)
     stacks = [check_stack(outputs, s, x, y, likelihood) for s in stacks_of(result, penalty)]
     x, y = on_device("evidence", "data", (x, y))

@@ -1,8 +1,9 @@
-"""What the shortcuts without folds are asked of: a sweep of a linear model, its rows and its likelihood."""
+"""What all shortcuts without folds are asked of: a sweep over all rows, these rows, and a likelihood."""
 
 from __future__ import annotations
 
 import functools
+import json
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +20,11 @@ from jaxreg.penalty import Penalty
 from jaxreg.results import SweepResult
 from jaxreg.tune._likelihoods import LIKELIHOODS
 
-__all__ = ["check_kinds", "check_shape", "check_targets", "pair", "penalty_of"]
+__all__ = ["check_functions", "check_result", "check_targets", "outputs_of", "pair", "penalty_of"]
 
 
-def check_kinds(
-    owner: str, outputs: Any, result: Any, penalty: Any, likelihood: Any, tol: Any
-) -> None:
+def check_functions(owner: str, outputs: Any, likelihood: Any, penalty: Any) -> None:
+    """Refuse other kinds of arguments than those that all shortcuts take."""
     wanted = f"{owner}: `outputs` must be a function (params, X) -> the outputs that the likelihood takes"
     if not callable(outputs) or isinstance(outputs, Penalty):
         raise TypeError(f"{wanted}, got {shown(outputs)}.")
@@ -34,25 +34,20 @@ def check_kinds(
         raise ValueError(
             f"{owner}: `likelihood` must be one of {sorted(LIKELIHOODS)}, got {shown(likelihood)}."
         )
-    number = isinstance(tol, (int, float, np.floating)) and type(tol) is not bool
-    if not number or not 0 < tol < np.inf:
-        raise (ValueError if number else TypeError)(
-            f"{owner}: `tol` must be a number above 0, of log likelihood, got {shown(tol)}."
-        )
     if penalty is not None and (isinstance(penalty, Penalty) or not callable(penalty)):
         raise TypeError(
             f"{owner}: `penalty` must be a function point -> penalty, such as lambda p: p['reg'], got "
             f"{shown(penalty)}."
         )
+
+
+def check_result(owner: str, result: Any, penalty: Any) -> None:
+    """Refuse what is no sweep over all rows, with its parameters and the penalties of its points."""
     if not isinstance(result, SweepResult):
         raise TypeError(
             f"{owner}: `result` must be a SweepResult, as jaxreg.sweep(..., validation=..., "
             f"keep_params=True) returns, got {type(result).__name__}."
         )
-    _check_result(owner, result)
-
-
-def _check_result(owner: str, result: SweepResult) -> None:
     if result.params is None:
         raise ValueError(
             f"{owner}: `result` must hold parameters, got none. Sweep with keep_params=True."
@@ -63,7 +58,12 @@ def _check_result(owner: str, result: SweepResult) -> None:
             f"{owner}: `result` must be trained on all rows of `data`, and got {folds} folds. Sweep with "
             "`validation`, other rows, instead of folds."
         )
-    if result.terms and not penalties_in(result.points):
+    if json.loads(result.made_by).get("sample_weight"):
+        raise ValueError(
+            f"{owner}: `result` must be of rows that count alike, got one with weights, whose loss is no "
+            "mean negative log likelihood. Leave `sample_weight` away."
+        )
+    if penalty is None and result.terms and not penalties_in(result.points):
         raise TypeError(
             f"{owner}: the points of `result` must be those of the sweep, got dicts of numbers, as read "
             "from a file. Read it with their structure: SweepResult.load(path, like=(point, params))."
@@ -71,6 +71,7 @@ def _check_result(owner: str, result: SweepResult) -> None:
 
 
 def pair(owner: str, data: Any) -> tuple[PyTree, np.ndarray]:
+    """X and y."""
     arrays, n = as_rows(owner, data)
     if len(arrays) != 2 or not hasattr(arrays[1], "dtype"):
         raise ValueError(
@@ -81,9 +82,8 @@ def pair(owner: str, data: Any) -> tuple[PyTree, np.ndarray]:
     return arrays[0], np.asarray(arrays[1])
 
 
-def check_shape(
-    owner: str, outputs: Callable, params: PyTree, x: PyTree, n: int
-) -> tuple[int, ...]:
+def outputs_of(owner: str, outputs: Callable, params: PyTree, x: PyTree, n: int) -> int:
+    """How many outputs a row has."""
     held = _tree.held(params)
     made = jax.eval_shape(lambda p, x: outputs(_tree.released(p), x), held, x)
     shape = getattr(made, "shape", None)
@@ -93,18 +93,16 @@ def check_shape(
             f"{owner}: `outputs` must return one number or one row of numbers for each of the {n} rows, "
             f"got {what}."
         )
-    return shape
+    return shape[1] if len(shape) == 2 else 1
 
 
-def check_targets(owner: str, name: str, y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Targets as the likelihood takes them."""
-    m = shape[1] if len(shape) == 2 else 1
+def check_targets(owner: str, name: str, y: np.ndarray, m: int) -> None:
+    """Refuse targets that the likelihood of m outputs a row does not take."""
     if not LIKELIHOODS[name].fits(y, m):
         raise ValueError(
             f"{owner}: with the likelihood {name!r} and {m} outputs a row, the targets in `data` must be "
             f"{LIKELIHOODS[name].targets}, got {y.dtype}{list(y.shape)} from {y.min():g} to {y.max():g}."
         )
-    return y if name == "categorical" else np.asarray(y, np.float64).reshape(len(y), m)
 
 
 def penalty_of(owner: str, penalty: Any, point: PyTree) -> Penalty:
