@@ -20,7 +20,17 @@ from jaxreg.penalty import Penalty
 from jaxreg.results import SweepResult
 from jaxreg.tune._likelihoods import LIKELIHOODS
 
-__all__ = ["check_functions", "check_result", "check_targets", "outputs_of", "pair", "penalty_of"]
+__all__ = [
+    "check_functions",
+    "check_result",
+    "check_targets",
+    "outputs_of",
+    "pair",
+    "penalty_of",
+    "scale_of",
+]
+
+_SAME = 1e-3  # of a loss, computed twice in float32
 
 
 def check_functions(owner: str, outputs: Any, likelihood: Any, penalty: Any) -> None:
@@ -121,3 +131,39 @@ def penalty_of(owner: str, penalty: Any, point: PyTree) -> Penalty:
             "None. Give a function, such as lambda point: jaxreg.l2(point['lam'])."
         )
     return functools.reduce(operator.add, found)
+
+
+def scale_of(
+    owner: str, likelihood: str, trained: np.ndarray, mean: np.ndarray, rest: float, m: int,
+    *, noise: float | None = None,
+) -> float:  # fmt: skip
+    """What the loss that was trained is of the mean negative log likelihood, beside a constant.
+
+    Args:
+      owner: who asks, for errors.
+      likelihood: its name.
+      trained: the training losses of lanes.
+      mean: what the outputs of the same lanes give.
+      rest: what `mean` leaves out.
+      m: outputs of a row, which a loss may be a mean over.
+      noise: of a Gaussian, with which the loss may have been made.
+
+    Raises:
+      ValueError: it is no such multiple that is known.
+    """
+    scales = [1.0, 2.0] if likelihood == "gaussian" else [1.0]
+    scales += [s / m for s in scales] if likelihood != "categorical" else []
+    forms = [(s, s * more) for s in scales for more in (0.0, rest)]
+    if noise is not None:
+        forms += [(noise**-2, more) for more in (0.0, 0.5 * m * np.log(2 * np.pi * noise**2))]
+    room = _SAME * np.abs(trained) + 1e-3 * _SAME * max(1.0, np.abs(mean).max())
+    miss = lambda form: float((np.abs(form[0] * mean + form[1] - trained) / room).max())
+    best = min(forms, key=miss)
+    if not miss(best) <= 1:
+        raise ValueError(
+            f"{owner}: `outputs` and `likelihood` must give the loss that was trained, as a mean negative "
+            f"log likelihood of {likelihood!r}: of the first lane it is {mean[0]:.6g}, and its training "
+            f"loss, got from `result`, is {trained[0]:.6g}. Give the rows that it was trained on, all of "
+            "them, as `prepare` made them, and `outputs` as they are in the loss."
+        )
+    return best[0]

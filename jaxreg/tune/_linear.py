@@ -36,6 +36,7 @@ from jaxreg.tune._asked import (
     outputs_of,
     pair,
     penalty_of,
+    scale_of,
 )
 from jaxreg.tune._dof import Active, NotSmooth, active, whitener
 from jaxreg.tune._likelihoods import LIKELIHOODS
@@ -206,25 +207,8 @@ def _scale(lanes: Lanes) -> float:
     told = np.array([told[k, s] for k, s in known])
     flat = [lanes.offset + lanes.design @ _flat(lanes.result.lane(k, 0, s)) for k, s in known]
     mean = np.array([lanes.judged(f)[0].mean() for f in flat])
-    m, shift = lanes.design.shape[1], lanes.rest
-    scales = [1.0, 2.0] if lanes.likelihood == "gaussian" else [1.0]
-    scales += [s / m for s in scales] if lanes.likelihood != "categorical" else []
-    for scale, more in ((s, more) for s in scales for more in (0.0, shift)):
-        if np.allclose(
-            told, scale * (mean + more), rtol=_SAME, atol=1e-5 * max(1.0, np.abs(mean).max())
-        ):
-            return scale
-    wanted = (
-        "half the square or the square"
-        if lanes.likelihood == "gaussian"
-        else "the negative log likelihood"
-    )
-    raise ValueError(
-        f"{lanes.owner}: `outputs` and `likelihood` must give the loss that was trained, the mean of "
-        f"{wanted}: of the first lane it is {mean[0]:.6g}, and its training loss, got from `result`, is "
-        f"{told[0]:.6g}. "
-        "Give the rows that it was trained on, all of them, as `prepare` made them, without weights."
-    )
+    m = lanes.design.shape[1]
+    return scale_of(lanes.owner, lanes.likelihood, told, mean, lanes.rest, m)
 
 
 def odd_text(odd: np.ndarray) -> str:

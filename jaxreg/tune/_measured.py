@@ -19,6 +19,7 @@ from jaxreg._tree import PyTree
 from jaxreg.fit.trainer import parts_of
 from jaxreg.results import SweepResult
 from jaxreg.tune import _laplace
+from jaxreg.tune._asked import scale_of
 from jaxreg.tune._evidence import Stack, healthy, no_quadratic
 from jaxreg.tune._laplace import Plan
 from jaxreg.tune._likelihoods import LIKELIHOODS
@@ -85,8 +86,13 @@ def measured(job: Job, stacks: list[Stack]) -> Measured:
       ValueError: see `evidence`.
     """
     loss, grads = job.losses(stacks)
-    scale = _form(job, loss, stacks[0].m)
-    loss += LIKELIHOODS[job.likelihood].rest(np.asarray(job.y))
+    rest, alive = LIKELIHOODS[job.likelihood].rest(np.asarray(job.y)), np.isfinite(loss)
+    trained = job.result.scores("loss", "train")[:, 0]
+    scale = scale_of(
+        "evidence", job.likelihood, trained[alive], loss[alive], rest, stacks[0].m,
+        noise=job.noise,
+    )  # fmt: skip
+    loss += rest
     unknown = lambda: np.full(loss.shape, np.nan)
     found = Measured(unknown(), unknown(), unknown(), {}, {}, ())
     held: dict[str, None] = {}
@@ -162,37 +168,3 @@ def _log_evidence(
         )
     rise = -0.5 * count * np.log(max(1 - gain / (2 * total), np.finfo(float).tiny))
     return -0.5 * count * (1 + np.log(2 * np.pi * square)) - half, rise, np.sqrt(square)
-
-
-def _form(job: Job, loss: np.ndarray, m: int) -> float:
-    """a, where the loss that was trained is a times the likelihood's, and a constant.
-
-    Raises:
-      ValueError: it is not.
-    """
-    trained = job.result.scores("loss", "train")[:, 0]
-    alive = np.isfinite(loss)
-    forms = [(1.0, 0.0)]
-    level = 1.0
-    if job.likelihood == "gaussian":
-        forms += [(2.0, 0.0), (1 / m, 0.0), (2 / m, 0.0)]
-        level = float(np.mean(np.square(np.asarray(job.y, np.float64)))) + 1e-30
-        if job.noise is not None:
-            rate = job.noise**-2
-            forms += [(rate, 0.0), (rate, 0.5 * m * np.log(2 * np.pi / rate))]
-    elif job.likelihood == "poisson":
-        forms += [(1.0, float(LIKELIHOODS["poisson"].rest(np.asarray(job.y))))]
-
-    def miss(form: tuple[float, float]) -> float:
-        apart = np.abs(form[0] * loss + form[1] - trained)[alive]
-        return float((apart / (np.abs(trained[alive]) + 1e-3 * level)).max())
-
-    best = min(forms, key=miss)
-    if miss(best) > _ALIKE:
-        raise ValueError(
-            "evidence: the loss that was trained is not the mean negative log likelihood of "
-            f"{job.likelihood!r}: of the first lane it is {trained[alive][0]:.6g}, and of `outputs` and "
-            f"`data` {loss[alive][0]:.6g}. Give the `likelihood` of the loss, the rows of `data` that it "
-            "was trained on, as the loss got them, and `outputs` as they are in the loss."
-        )
-    return best[0]

@@ -39,11 +39,17 @@ def _differences(w):
 def test_a_loss_that_is_not_the_likelihood():
     huber = lambda w, x, y: jnp.mean(optax.huber_loss(x @ w, y, delta=0.5))
     refused(
-        "the loss that was trained is not the mean negative log likelihood",
+        "must give the loss that was trained, as a mean negative log likelihood of 'gaussian'",
         result=ridge(20, loss=huber),
     )
-    refused("is not the mean negative log likelihood of 'gaussian'", data=(X, Y[::-1]))
-    refused("is not the mean negative log likelihood", outputs=lambda w, x: x @ w + 1)
+    refused(
+        "must give the loss that was trained, as a mean negative log likelihood of 'gaussian'",
+        data=(X, Y[::-1]),
+    )
+    refused(
+        "must give the loss that was trained, as a mean negative log likelihood",
+        outputs=lambda w, x: x @ w + 1,
+    )
     refused(
         "the same outputs alone as among the others", outputs=lambda w, x: x @ w - jnp.mean(x @ w)
     )
@@ -55,7 +61,10 @@ def test_arguments():
     refused("`noise` must be a standard deviation", noise="x")
     refused("`noise` is of the likelihood 'gaussian'", noise=1.0, likelihood="poisson")
     refused("`outputs` must be a function", outputs=3)
-    refused("`outputs` must return one number or one row of numbers for each of the 30", outputs=lambda w, x: jnp.mean(x))
+    refused(
+        "`outputs` must return one number or one row of numbers for each of the 30",
+        outputs=lambda w, x: jnp.mean(x),
+    )
     refused("the targets in `data` must be integers from 0", likelihood="categorical")
     refused("the targets in `data` must be counts of at least 0", likelihood="poisson")
     refused(r"`data` must be a pair, \(X, y\), such as was trained on, got 3 parts", data=(X, Y, Y))
@@ -63,9 +72,15 @@ def test_arguments():
     refused("`penalty` must return a penalty", penalty=lambda point: 3)
     refused("`batch_size` must be an integer between 1 and the 30", batch_size=31)
     refused("`result` must be a SweepResult", result="path")
-    refused("must be trained on all rows of `data`, and got 3 folds", result=ridge(2, validation=None, folds=3))
+    refused(
+        "must be trained on all rows of `data`, and got 3 folds",
+        result=ridge(2, validation=None, folds=3),
+    )
     refused("`result` must hold parameters, got none", result=ridge(2, keep_params=False))
-    refused("got one with weights, whose loss is no mean negative log likelihood", result=ridge(2, sample_weight=(np.ones(30), np.ones(2))))
+    refused(
+        "got one with weights, whose loss is no mean negative log likelihood",
+        result=ridge(2, sample_weight=(np.ones(30), np.ones(2))),
+    )
 
 
 def test_noise_without_a_maximum():
