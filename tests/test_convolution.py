@@ -66,7 +66,8 @@ def test_values_are_equal(name):
     got = jax.jit(canonical_convolutions(PROGRAMS[name]))(W, X)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        # Sums of terms as large as the largest entry are rounded, whatever is left of them.
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6 * np.abs(b).max())
 
 
 def test_custom_derivatives_survive():
