@@ -27,7 +27,7 @@ from jaxreg._quickly import quickly
 from jaxreg._tree import PyTree
 from jaxreg.fit.check import frozen, trainer_at
 from jaxreg.fit.kept import kept
-from jaxreg.fit.returned import data_of, takes_weights
+from jaxreg.fit.returned import data_of, takes, takes_weights, term_of
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 
 __all__ = ["Ways", "by_weights", "check_sizes", "directions", "find_ways", "of_parts", "of_rows"]
@@ -41,7 +41,8 @@ _PROBED = 32  # rows of a probe
 _PAIRED = 16  # rows of which all pairs are probed
 _CLOSE = 1e-4  # relative to the mean size of a row's loss
 _SCALES = (0.3, 1.0, 3.0)  # of the drawn parameters, over the root of their inputs
-_TRAINING = "training loss"  # judged by the name of the loss, beside another one for evaluation
+_TRAINED = "trained on: "  # before the names of the loss and its terms, where others are judged
+_DATA = ("loss", _TRAINED + "loss")
 
 
 def find_ways(
@@ -74,28 +75,33 @@ def find_ways(
         have weights and a function is no mean over rows and does not take them.
     """
     made = trainer_at(owner, trainer, point)
-    asked = _Asked(trainer, jax.tree.map(jnp.asarray, point), key, numbers)
+    asked = _Asked(trainer, jax.tree.map(_telling_number, point), key, numbers)
     # On the host where the data are there anyway: each operation of jax is a program to compile.
     if jax.default_backend() == "cpu":
         data = jax.tree.map(np.asarray, tuple(data))
     telling = _telling(data)
     rows = jax.tree.map(lambda a: np.asarray(a[telling]), tuple(data))
-    judged = made.measures(_term_names(trainer, *frozen((asked.point, numbers, rows, key))))
-    names = [n for n in _probed_names(made, judged) if metrics or n in ("loss", _TRAINING)]
-    values = _probed(asked, names, rows)
+    terms = _term_names(trainer, *frozen((asked.point, numbers, rows, key)))
+    judged = made.measures(terms)
+    trained = _trained_names(made, ("loss", *terms))
+    losses = {"loss", *terms, *trained}
+    names = [n for n in _probed_names(judged) if metrics or n in losses]
+    values = _probed(asked, list(dict.fromkeys([*names, *trained])), rows)
     _refuse_broadcast(owner, asked, values, rows)
-    _refuse_sums(owner, [n for n in ("loss", _TRAINING) if n in values and values[n].total])
+    _refuse_sums(owner, made, [n for n, v in values.items() if n in losses and v.total])
     mean = {name for name, v in values.items() if v.mean}
+    # A term of the parameters alone is the same of any rows.
+    mean |= {n for n in values if n in losses and n not in _DATA and values[n].constant}
     if weighted or padded:
-        plain = made.eval_loss is None or _TRAINING in mean
-        _refuse_unweighted(owner, made, plain and bool(mean & {"loss", _TRAINING}), padded)
+        odd = [n for n in trained if n not in mean]
+        _refuse_unweighted(owner, made, odd, padded)
     ways = {}
     for name, fn in judged.items():
         ways[name] = "weights" if takes_weights(fn) else "rows" if name in mean else "whole"
         if metrics and weighted and ways[name] == "whole":
             raise ValueError(
-                f"{owner}: {_called(name)} is no mean over rows, so `sample_weight` cannot reach it from "
-                "outside. Give it an argument `sample_weight` ([rows], 1 on average), or take one of "
+                f"{owner}: {_called(made, name)} is no mean over rows, so `sample_weight` cannot reach it "
+                "from outside. Give it an argument `sample_weight` ([rows], 1 on average), or take one of "
                 "jaxreg.metrics, which have it."
             )
     return tuple(ways.items())
@@ -168,7 +174,7 @@ def of_parts(
     return found | of_rows(trainer, state, parts, ways)
 
 
-def check_sizes(owner: str, ways: Ways, sizes: tuple) -> None:
+def check_sizes(owner: str, trainer: Trainer, ways: Ways, sizes: tuple) -> None:
     """Refuse what would be compiled too often: each size of a fold is another shape.
 
     Raises:
@@ -177,7 +183,7 @@ def check_sizes(owner: str, ways: Ways, sizes: tuple) -> None:
     whole = [name for name, way in ways if way == "whole"]
     if whole and len(sizes) > _MOST_SIZES:
         raise ValueError(
-            f"{owner}: {_called(whole[0])} is no mean over rows and is called with the rows of each fold, "
+            f"{owner}: {_called(trainer, whole[0])} is no mean over rows and is called with the rows of each fold, "
             f"and the folds have {len(sizes)} different sizes, each of which would be compiled. Give it an "
             "argument `sample_weight` ([rows], 0 outside of the fold), take one of jaxreg.metrics, or give "
             "folds of fewer sizes."
@@ -200,7 +206,7 @@ def _scalar(x: Any) -> Array:
 def _measures(trainer: Trainer, ways: Iterable[tuple[str, str] | str]) -> dict[str, Callable]:
     """Measures by name: what is neither the loss nor a metric is a term of the loss."""
     names = [way if isinstance(way, str) else way[0] for way in ways]
-    return trainer.measures([n for n in names if n not in ("loss", _TRAINING, *trainer.metrics)])
+    return trainer.measures([n for n in names if n not in ("loss", *trainer.metrics)])
 
 
 @kept
@@ -214,14 +220,30 @@ def _term_names(trainer: MakeTrainer, structure: Any, leaves: tuple) -> tuple[st
     return tuple(jax.eval_shape(terms, *jax.tree.unflatten(structure, leaves)))
 
 
-def _probed_names(trainer: Trainer, measures: dict[str, Callable]) -> list[str]:
-    names = [name for name, fn in measures.items() if not takes_weights(fn)]
-    plain = not (trainer.stateful or trainer.stochastic or takes_weights(trainer.loss))
-    return names + [_TRAINING] * (plain and trainer.eval_loss is not None)
+def _probed_names(measures: dict[str, Callable]) -> list[str]:
+    return [name for name, fn in measures.items() if not takes_weights(fn)]
+
+
+def _trained_names(trainer: Trainer, names: tuple[str, ...]) -> list[str]:
+    """The names of the loss and its terms as they are trained on, where they can be called row by row."""
+    if trainer.stateful or trainer.stochastic or takes_weights(trainer.loss):
+        return []
+    return list(names) if trainer.eval_loss is None else [_TRAINED + n for n in names]
 
 
 def _function(trainer: Trainer, name: str) -> Callable:
-    return data_of(trainer.loss) if name == _TRAINING else _measures(trainer, [name])[name]
+    if not name.startswith(_TRAINED):
+        return _measures(trainer, [name])[name]
+    name, loss = name.removeprefix(_TRAINED), trainer.loss
+    part = data_of(loss) if name == "loss" else term_of(loss, name)
+    # Not the first step, at which a strength that rises is 0.
+    return functools.partial(part, step=1) if takes(loss, "step") else part
+
+
+def _telling_number(x: Any) -> Array:
+    """A number of the point, but for zeros: a term of strength 0 would tell nothing."""
+    x = jnp.asarray(x)
+    return jnp.where(x == 0, jnp.ones_like(x), x) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _telling(data: tuple) -> np.ndarray:
@@ -274,6 +296,11 @@ class _Values(NamedTuple):
     @property
     def mean(self) -> bool:
         return self.agree(1.0)
+
+    @property
+    def constant(self) -> bool:
+        """Whether no row matters, as in a term of the parameters."""
+        return bool(np.allclose(self.one, self.all[:, None], rtol=_CLOSE, atol=0))
 
     @property
     def total(self) -> bool:
@@ -367,21 +394,35 @@ def _traced(trainer: MakeTrainer, name: str, structure: Any, leaves: tuple) -> b
 # --- refusals ---------------------------------------------------------------------------------------
 
 
-def _refuse_sums(owner: str, sums: list[str]) -> None:
+def _refuse_sums(owner: str, trainer: Trainer, sums: list[str]) -> None:
     if sums:
         raise ValueError(
-            f"{owner}: {_called(sums[0])} is a sum over the rows of a batch; it must be their mean, or λ "
+            f"{owner}: {_called(trainer, sums[0])} is a sum over the rows of a batch; it must be their mean, or λ "
             "and the learning rate would mean something else for every batch size. Return jnp.mean(...) "
             "where it has jnp.sum(...)."
         )
 
 
-def _refuse_unweighted(owner: str, trainer: Trainer, mean: bool, padded: bool) -> None:
-    """What is trained on must be weighted: by itself, or from outside where that is the same."""
-    if takes_weights(trainer.loss) or (mean and not (trainer.stateful or trainer.stochastic)):
-        return
+def _refuse_unweighted(owner: str, trainer: Trainer, odd: list[str], padded: bool) -> None:
+    """What is trained on must be weighted: by itself, or from outside where that is the same.
+
+    Args:
+      owner: who asks.
+      trainer: whose loss.
+      odd: what of the loss is no mean over rows.
+      padded: whether it is for rows that fill up, or for weights of the user.
+    """
     kind = "stateful" if trainer.stateful else "stochastic" if trainer.stochastic else ""
-    why = f"is {kind}" if kind else "is no mean over rows"
+    if takes_weights(trainer.loss) or not (odd or kind):
+        return
+    # Where the loss cannot be called with one row, one of its terms may be why.
+    what = _called(trainer, odd[0]) if odd else ""
+    what += (
+        f" or a term of it ({', '.join(n.removeprefix(_TRAINED) for n in odd[1:])})"
+        if odd and odd[0] in _DATA and odd[1:]
+        else ""
+    )
+    why = f"the loss is {kind}" if kind else f"{what} is no mean over rows"
     need = (
         "full batches of folds of different sizes need rows of weight 0"
         if padded
@@ -389,7 +430,7 @@ def _refuse_unweighted(owner: str, trainer: Trainer, mean: bool, padded: bool) -
     )
     or_else = ", or a batch_size, or folds of equal size" if padded else ""
     raise ValueError(
-        f"{owner}: {need}, and the loss {why}, so it cannot be weighted from outside. Give it an argument "
+        f"{owner}: {need}, and {why}, so it cannot be weighted from outside. Give the loss an argument "
         f"`sample_weight` ([rows], 1 on average) and return the weighted mean{or_else}."
     )
 
@@ -420,7 +461,7 @@ def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], row
             if _same(value, given[name]):
                 have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
                 raise ValueError(
-                    f"{owner}: {_called(name)} broadcasts data[{path}] of shape {have} against predictions "
+                    f"{owner}: {_called(asked.made, name)} broadcasts data[{path}] of shape {have} against predictions "
                     f"of shape {meet}, so that every row meets every other. Give data[{path}]"
                     f"{'[:, 0]' if column else '[:, None]'}, or predictions of shape {have}."
                 )
@@ -430,5 +471,8 @@ def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.allclose(a, b, rtol=10 * _CLOSE)
 
 
-def _called(name: str) -> str:
-    return "the loss" if name in ("loss", _TRAINING) else f"the metric {name!r}"
+def _called(trainer: Trainer, name: str) -> str:
+    name = name.removeprefix(_TRAINED)
+    if name == "loss":
+        return "the loss"
+    return f"the metric {name!r}" if name in trainer.metrics else f"the term {name!r} of the loss"

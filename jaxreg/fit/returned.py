@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxreg._tree import PyTree
 
-__all__ = ["Left", "booked", "data_of", "takes", "takes_weights", "term_of", "total", "whole"]
+__all__ = ["Left", "booked", "data_of", "takes", "takes_weights", "term_of", "total"]
 
 
 class Left(NamedTuple):
@@ -57,11 +57,6 @@ def data_of(loss: Callable[..., Any]) -> Through:
 def term_of(loss: Callable[..., Any], name: str) -> Through:
     """One of the terms."""
     return Through(loss, lambda returned: booked(returned)[1][name])
-
-
-def whole(loss: Callable[..., Any]) -> Through:
-    """What is trained on."""
-    return Through(loss, lambda returned: total(*booked(returned)))
 
 
 def takes_weights(fn: Callable) -> bool:

@@ -16,7 +16,6 @@ from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.check import trainer_at
 from jaxreg.fit.kept import kept
-from jaxreg.fit.returned import whole
 from jaxreg.fit.trainer import MakeTrainer, Trainer, TrainState, parts_of
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty, Zero
@@ -49,7 +48,7 @@ class _Training:
 
     def __call__(self, point: PyTree) -> Trainer:
         made = trainer_at("sweep", self.trainer, point)
-        return dataclasses.replace(made, loss=whole(made.loss), eval_loss=None, metrics={})
+        return dataclasses.replace(made, eval_loss=None, metrics={})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,15 +96,16 @@ def certify(
     # The penalty says by itself what it cannot do.
     part, _ = parts_of(params)
     jax.eval_shape(lambda p: _penalty(point).min_norm_subgradient(p, p), part)
-    ((_, way),) = judge.find_ways(
+    ways = judge.find_ways(
         "sweep", _Training(trainer), point, data, key,
         weighted=rows.weights is not None, numbers=numbers,
     )  # fmt: skip
-    if way == "whole" and not rows.splits.equal:
+    found = {way for _, way in ways}  # of the loss and of each of its terms
+    if "whole" in found and not rows.splits.equal:
         _refuse(
             "the loss is no mean over rows and takes no `sample_weight`, and the folds have different sizes"
         )
-    return Certify(way == "rows", not rows.splits.equal)
+    return Certify(found == {"rows"}, not rows.splits.equal)
 
 
 def _refuse(why: str) -> None:

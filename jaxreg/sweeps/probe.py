@@ -11,7 +11,7 @@ from jax import Array
 from jaxreg._tree import PyTree
 from jaxreg.fit import judge
 from jaxreg.fit.batches import init_key
-from jaxreg.fit.check import Checked, check_signs
+from jaxreg.fit.check import Checked, check_signs, trainer_at
 from jaxreg.fit.rounding import lost_steps
 from jaxreg.fit.single import notes_on
 from jaxreg.fit.trainer import MakeTrainer
@@ -78,7 +78,9 @@ class Probe:
             "sweep", self.trainer, self.point, self.data, self.key,
             weighted=self.rows.weights is not None, padded=self.padded, numbers=self.numbers,
         )  # fmt: skip
-        judge.check_sizes("sweep", ways, splits.sizes)
+        judge.check_sizes(
+            "sweep", trainer_at("sweep", self.trainer, self.point), ways, splits.sizes
+        )
         if self.stationarity:
             _ = self.certify  # which refuses what has none
         self.warnings += lost_steps(

@@ -182,3 +182,70 @@ def test_strengths_of_terms_are_what_is_simpler():
 def test_a_loss_that_takes_the_step_needs_another_one_to_be_judged_by():
     with pytest.raises(ValueError, match="`eval_loss` is required when the loss takes `step`"):
         jr.Trainer(lambda key: jnp.zeros(3), lambda w, x, y, step: ridge(w, x, y), optax.sgd(0.1))
+
+
+# --- rows that count differently ---------------------------------------------------------------------
+
+
+SHIFTED = {
+    "variance": lambda lam, w, x: lam * jr.terms.variance(1.0)(x * w),
+    "covariance": lambda lam, w, x: lam * jr.terms.covariance(1.0)(x * w),
+    "free bits": lambda lam, w, x: lam * jr.terms.free_bits(1.0, 2.0)(x * w, 0 * x),
+    "rms": lambda lam, w, x: lam * jnp.sqrt(jnp.mean((x @ w) ** 2)),
+}
+UNEQUAL = [(range(12), range(12, 24)), (range(18), range(18, 24))]
+
+
+def with_activity(term, **more):
+    def trainer(point):
+        def loss(w, x, y):
+            return ridge(w, x, y), {"t": term(point["lam"], w, x)}
+
+        return jr.Trainer(lambda key: jnp.zeros(3), loss, optax.sgd(0.3), **more)
+
+    return trainer
+
+
+@pytest.mark.parametrize("lam", [0.0, 1e-9, 1.0])
+@pytest.mark.parametrize("name", SHIFTED)
+def test_a_term_that_is_no_mean_over_rows_is_not_trained_row_by_row(name, lam):
+    """Whatever its strength is where it is asked: at other points it may be another one."""
+    trainer = with_activity(SHIFTED[name])
+    what = r"the term 't' of the loss is|the loss or a term of it \(t\) is"
+    with pytest.raises(
+        ValueError, match=f"fit: rows have a `sample_weight`, and ({what}) no mean over"
+    ):
+        jr.fit(
+            trainer, {"lam": lam}, DATA, steps=1, key=KEY, sample_weight=np.linspace(0.5, 1.5, 24)
+        )
+    with pytest.raises(
+        ValueError, match=f"sweep: full batches of folds of .*, and ({what}) no mean"
+    ):
+        jr.sweep(trainer, jr.points([{"lam": lam}]), DATA, **{**OPTIONS, "folds": UNEQUAL})
+    jr.fit(trainer, {"lam": lam}, DATA, steps=1, key=KEY)
+
+
+def test_nor_where_another_loss_is_judged():
+    trainer = with_activity(
+        SHIFTED["rms"], eval_loss=lambda w, x, y: (ridge(w, x, y), {"t": 0.0 * w[0]})
+    )
+    with pytest.raises(ValueError, match="the term 't' of the loss is no mean over rows"):
+        jr.fit(trainer, {"lam": 1.0}, DATA, steps=1, key=KEY, sample_weight=np.ones(24))
+
+
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_a_term_that_is_a_sum_over_rows_is_refused(lam):
+    trainer = with_activity(lambda lam, w, x: lam * jnp.sum((x @ w) ** 2))
+    with pytest.raises(
+        ValueError, match="fit: the term 't' of the loss is a sum over the rows of a b"
+    ):
+        jr.fit(trainer, {"lam": lam}, DATA, steps=1, key=KEY)
+
+
+def test_folds_of_two_sizes_train_terms_as_each_alone():
+    trainer = with_activity(lambda lam, w, x: lam * jnp.mean((x @ w) ** 2) + lam * jnp.sum(w**2))
+    both = jr.sweep(trainer, jr.points([{"lam": 0.5}]), DATA, **{**OPTIONS, "folds": UNEQUAL})
+    for k, (rows, _) in enumerate(UNEQUAL):
+        x, y = X[: len(rows)], Y[: len(rows)]
+        exact = np.linalg.solve(2 * x.T @ x / len(x) + np.eye(3), x.T @ y / len(x))
+        np.testing.assert_allclose(both.params[0, k, 0], exact, rtol=1e-4)
