@@ -183,8 +183,8 @@ def check_sizes(owner: str, trainer: Trainer, ways: Ways, sizes: tuple) -> None:
     whole = [name for name, way in ways if way == "whole"]
     if whole and len(sizes) > _MOST_SIZES:
         raise ValueError(
-            f"{owner}: {_called(trainer, whole[0])} is no mean over rows and is called with the rows of each fold, "
-            f"and the folds have {len(sizes)} different sizes, each of which would be compiled. Give it an "
+            f"{owner}: {_called(trainer, whole[0])} is no mean over rows and is called with the rows "
+            f"of each fold, and the folds have {len(sizes)} different sizes, each of which would be compiled. Give it an "
             "argument `sample_weight` ([rows], 0 outside of the fold), take one of jaxreg.metrics, or give "
             "folds of fewer sizes."
         )
@@ -397,8 +397,8 @@ def _traced(trainer: MakeTrainer, name: str, structure: Any, leaves: tuple) -> b
 def _refuse_sums(owner: str, trainer: Trainer, sums: list[str]) -> None:
     if sums:
         raise ValueError(
-            f"{owner}: {_called(trainer, sums[0])} is a sum over the rows of a batch; it must be their mean, or λ "
-            "and the learning rate would mean something else for every batch size. Return jnp.mean(...) "
+            f"{owner}: {_called(trainer, sums[0])} is a sum over the rows of a batch; it must be their "
+            "mean, or λ and the learning rate would mean something else for every batch size. Return jnp.mean(...) "
             "where it has jnp.sum(...)."
         )
 
@@ -461,8 +461,8 @@ def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], row
             if _same(value, given[name]):
                 have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
                 raise ValueError(
-                    f"{owner}: {_called(asked.made, name)} broadcasts data[{path}] of shape {have} against predictions "
-                    f"of shape {meet}, so that every row meets every other. Give data[{path}]"
+                    f"{owner}: {_called(asked.made, name)} broadcasts data[{path}] of shape {have} "
+                    f"against predictions of shape {meet}, so that every row meets every other. Give data[{path}]"
                     f"{'[:, 0]' if column else '[:, None]'}, or predictions of shape {have}."
                 )
 
