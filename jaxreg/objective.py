@@ -9,7 +9,7 @@ different numbers: `penalized` makes the one, `ledger` the others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,24 @@ from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.penalty import Penalty, Zero
 
-__all__ = ["Ledger", "ledger", "penalized", "penalties_in", "penalty_gradient", "split", "terms_in"]
+__all__ = [
+    "Ledger", "booked", "ledger", "penalized", "penalties_in", "penalty_gradient", "split", "terms_in",
+    "total",
+]  # fmt: skip
+
+
+def booked(returned: Any) -> tuple[Any, dict[str, Any]]:
+    """The data loss and the terms that a loss returned, of which there may be none."""
+    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
+        return returned[0], dict(returned[1])
+    return returned, {}
+
+
+def total(data: Any, terms: Mapping[str, Any]) -> Any:
+    """What is trained on, in the dtype of the data loss."""
+    for value in terms.values():
+        data = data + jnp.asarray(value).astype(jnp.result_type(data))
+    return data
 
 
 def penalized(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Any]:
@@ -29,7 +46,8 @@ def penalized(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., 
 
     Args:
       loss: (params, *batch, **kwargs) -> scalar, the **mean** loss over the examples: a sum would
-        weigh the penalty less, the more examples there are. With `has_aux`, (scalar, anything).
+        weigh the penalty less, the more examples there are. In place of the scalar it may return
+        (data loss, {name: term}), which are added. With `has_aux`, a pair of that and anything.
       has_aux: whether the loss returns a pair; the second part passes through, as in `jax.grad`.
 
     Returns:
@@ -56,15 +74,16 @@ def penalized(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., 
 
     def objective(params: PyTree, penalty: Penalty, *batch: Any, **kwargs: Any) -> Any:
         _check_penalty("penalized", penalty)
-        value, aux = _value_and_aux("penalized", loss(params, *batch, **kwargs), has_aux)
-        total = value + penalty(params).astype(value.dtype)
-        return (total, aux) if has_aux else total
+        data, terms, aux = _parts("penalized", loss(params, *batch, **kwargs), has_aux)
+        value = total(data, terms)
+        value = value + penalty(params).astype(value.dtype)
+        return (value, aux) if has_aux else value
 
     return objective
 
 
 class Ledger(NamedTuple):
-    """The objective in parts: the data loss, the value of each term by label, and what came along.
+    """The objective in parts: the data loss, the value of each term by name, and what came along.
 
     >>> Ledger(jnp.float32(1.0), {"l2": jnp.float32(0.25)}).total.item()
     1.25
@@ -94,10 +113,11 @@ def ledger(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Led
 
     Returns:
       The function (params, penalty, *batch, **kwargs) -> `Ledger`, all in the dtype of the loss.
-      Terms with the same label are numbered: "l2", "l2 #2".
+      Terms of the loss stand first, under their names. Those of the penalty with the same label are
+      numbered: "l2", "l2 #2".
 
     Raises:
-      TypeError, ValueError: as `penalized`.
+      TypeError, ValueError: as `penalized`; and a term of the loss has the name of one of the penalty.
 
     >>> import jaxreg as jr
     >>> books = ledger(lambda w, y: jnp.mean((w - y) ** 2))
@@ -106,15 +126,24 @@ def ledger(loss: Callable[..., Any], has_aux: bool = False) -> Callable[..., Led
     (2.5, {'l1': 1.5, 'l2': 0.25})
     >>> entry.total.item()
     4.25
+    >>> sparse = ledger(lambda w, y: (jnp.mean((w - y) ** 2), {"size": jnp.mean(jnp.abs(w))}))
+    >>> list(sparse(jnp.array([1.0, -2.0]), jr.l2(0.1), 0.0).terms)
+    ['size', 'l2']
     """
     _check_loss("ledger", loss)
     flag("ledger", "has_aux", has_aux)
 
     def books(params: PyTree, penalty: Penalty, *batch: Any, **kwargs: Any) -> Ledger:
         _check_penalty("ledger", penalty)
-        value, aux = _value_and_aux("ledger", loss(params, *batch, **kwargs), has_aux)
-        terms = {n: term(params).astype(value.dtype) for n, term in terms_in(penalty).items()}
-        return Ledger(value, terms, aux)
+        data, ours, aux = _parts("ledger", loss(params, *batch, **kwargs), has_aux)
+        theirs = terms_in(penalty)
+        if twice := [name for name in ours if name in theirs]:
+            raise ValueError(
+                f"ledger: the loss returns a term {twice[0]!r}, and that is the name of one of the "
+                "penalty. Give it another name."
+            )
+        terms = ours | {n: term(params).astype(data.dtype) for n, term in theirs.items()}
+        return Ledger(data, terms, aux)
 
     return books
 
@@ -230,22 +259,30 @@ def _check_penalty(owner: str, penalty: Any) -> None:
         )
 
 
-def _value_and_aux(owner: str, returned: Any, has_aux: bool) -> tuple[Array, Any]:
-    """The scalar loss and what came with it."""
-    if has_aux != isinstance(returned, tuple) or (has_aux and len(returned) != 2):
-        wanted = "a pair (loss, aux)" if has_aux else "one scalar"
+def _parts(owner: str, returned: Any, has_aux: bool) -> tuple[Array, dict[str, Array], Any]:
+    """The data loss, its terms by name in the same dtype, and what came with them."""
+    pair = isinstance(returned, tuple) and len(returned) == 2
+    of_loss, aux = returned if has_aux and pair else (returned, None)
+    data, terms = booked(of_loss)
+    if isinstance(data, tuple) or (has_aux and not pair):
+        wanted = "a pair (loss, aux)" if has_aux else "one scalar, or (data loss, {name: term})"
         raise TypeError(
             f"{owner}: with has_aux={has_aux} the loss must return {wanted}, got "
             f"{f'a tuple of {len(returned)}' if isinstance(returned, tuple) else 'no tuple'}. "
             "Change `has_aux` or what the loss returns."
         )
-    value, aux = returned if has_aux else (returned, None)
+    data = _scalar(owner, "the loss", data)
+    of = lambda name, x: _scalar(owner, f"the term {name!r} of the loss", x).astype(data.dtype)
+    return data, {name: of(name, x) for name, x in terms.items()}, aux
+
+
+def _scalar(owner: str, what: str, value: Any) -> Array:
     value = jnp.asarray(value)
     if not _tree.is_floating(value):
         value = value.astype(float)  # else a loss of 0 would cut the penalty to an integer
     if value.ndim:
         raise ValueError(
-            f"{owner}: the loss must be a scalar, got shape {value.shape}. Return the mean over the "
+            f"{owner}: {what} must be a scalar, got shape {value.shape}. Return the mean over the "
             "examples, as in jnp.mean(losses)."
         )
-    return value, aux
+    return value

@@ -84,6 +84,22 @@ def test_ledger_keeps_every_term_apart():
     assert books(params, jr.Zero()).terms == {}
 
 
+def test_terms_of_the_loss_are_added_and_booked_apart():
+    with_terms = lambda w, x, y: (
+        loss(w, x, y),
+        {"size": jnp.sum(jnp.abs(w)), "mean": jnp.mean(w) ** 2},
+    )
+    value = jr.penalized(with_terms)(W, jr.l2(0.1), X, Y)
+    by_hand = loss(W, X, Y) + jnp.sum(jnp.abs(W)) + jnp.mean(W) ** 2 + 0.05 * jnp.sum(W**2)
+    np.testing.assert_allclose(value, by_hand, rtol=1e-6)
+    entry = jr.ledger(lambda *given: (with_terms(*given), "seen"), has_aux=True)(
+        W, jr.l2(0.1), X, Y
+    )
+    assert (list(entry.terms), entry.aux) == (["size", "mean", "l2"], "seen")
+    np.testing.assert_allclose(entry.loss, loss(W, X, Y), rtol=1e-6)
+    np.testing.assert_allclose(entry.total, by_hand, rtol=1e-6)
+
+
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(lams=st.tuples(*[st.floats(0, 10, width=32, allow_subnormal=False)] * 3))
 def test_split_and_ledger_add_up_to_the_whole(lams):
@@ -148,12 +164,22 @@ def test_penalty_gradient_of_nothing_is_zero():
         (
             lambda: jr.penalized(lambda w: (w[0], 1))(W, jr.l2(1.0)),
             TypeError,
-            "has_aux=False the loss must return one scalar, got a tuple of 2",
+            "has_aux=False the loss must return one scalar, or .*, got a tuple of 2",
         ),
         (
             lambda: jr.ledger(lambda w: w[0], has_aux=True)(W, jr.l2(1.0)),
             TypeError,
             "has_aux=True the loss must return a pair",
+        ),
+        (
+            lambda: jr.ledger(lambda w: (w[0], {"l2": w[1]}))(W, jr.l2(1.0)),
+            ValueError,
+            "ledger: the loss returns a term 'l2', and that is the name of one of the penalty",
+        ),
+        (
+            lambda: jr.penalized(lambda w: (w[0], {"t": w}))(W, jr.l2(1.0)),
+            ValueError,
+            r"penalized: the term 't' of the loss must be a scalar, got shape \(3,\)",
         ),
         (lambda: split(0.1), TypeError, "split: `penalty` must be"),
         (lambda: penalty_gradient(None, W), TypeError, "got NoneType"),

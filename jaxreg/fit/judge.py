@@ -184,9 +184,9 @@ def check_sizes(owner: str, trainer: Trainer, ways: Ways, sizes: tuple) -> None:
     if whole and len(sizes) > _MOST_SIZES:
         raise ValueError(
             f"{owner}: {_called(trainer, whole[0])} is no mean over rows and is called with the rows "
-            f"of each fold, and the folds have {len(sizes)} different sizes, each of which would be compiled. Give it an "
-            "argument `sample_weight` ([rows], 0 outside of the fold), take one of jaxreg.metrics, or give "
-            "folds of fewer sizes."
+            f"of each fold, and the folds have {len(sizes)} different sizes, each of which would be "
+            "compiled. Give it an argument `sample_weight` ([rows], 0 outside of the fold), take one of "
+            "jaxreg.metrics, or give folds of fewer sizes."
         )
 
 
@@ -398,8 +398,8 @@ def _refuse_sums(owner: str, trainer: Trainer, sums: list[str]) -> None:
     if sums:
         raise ValueError(
             f"{owner}: {_called(trainer, sums[0])} is a sum over the rows of a batch; it must be their "
-            "mean, or λ and the learning rate would mean something else for every batch size. Return jnp.mean(...) "
-            "where it has jnp.sum(...)."
+            "mean, or λ and the learning rate would mean something else for every batch size. Return "
+            "jnp.mean(...) where it has jnp.sum(...)."
         )
 
 
@@ -462,8 +462,9 @@ def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], row
                 have, meet = ("[n, 1]", "[n]") if column else ("[n]", "[n, 1]")
                 raise ValueError(
                     f"{owner}: {_called(asked.made, name)} broadcasts data[{path}] of shape {have} "
-                    f"against predictions of shape {meet}, so that every row meets every other. Give data[{path}]"
-                    f"{'[:, 0]' if column else '[:, None]'}, or predictions of shape {have}."
+                    f"against predictions of shape {meet}, so that every row meets every "
+                    f"other. Give data[{path}]{'[:, 0]' if column else '[:, None]'}, or predictions of "
+                    f"shape {have}."
                 )
 
 

@@ -1,18 +1,18 @@
-"""What a loss takes and returns: a scalar, or the data loss with its terms by name."""
+"""What a loss takes, and the parts of what it returns."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax import Array
 
 from jaxreg._tree import PyTree
+from jaxreg.objective import booked
 
-__all__ = ["Left", "booked", "data_of", "takes", "takes_weights", "term_of", "total"]
+__all__ = ["Left", "data_of", "takes", "takes_weights", "term_of"]
 
 
 class Left(NamedTuple):
@@ -22,20 +22,6 @@ class Left(NamedTuple):
     params: PyTree  # with the statistics that the call changed
     loss: Array  # the data loss alone
     terms: dict[str, Array]
-
-
-def booked(returned: Any) -> tuple[Any, dict[str, Any]]:
-    """The data loss and the terms that a loss returned, of which there may be none."""
-    if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping):
-        return returned[0], dict(returned[1])
-    return returned, {}
-
-
-def total(data: Any, terms: Mapping[str, Any]) -> Any:
-    """What is trained on, in the dtype of the data loss."""
-    for value in terms.values():
-        data = data + jnp.asarray(value).astype(jnp.result_type(data))
-    return data
 
 
 class Through:

@@ -15,8 +15,8 @@ from jax import Array
 from jaxreg import _tree
 from jaxreg._tree import PyTree
 from jaxreg.coupling import told
-from jaxreg.fit.returned import booked
 from jaxreg.fit.trainer import Trainer, TrainState, parts_of
+from jaxreg.objective import booked
 
 __all__ = ["check_functions"]
 
@@ -57,6 +57,8 @@ def check_functions(owner: str, made: Trainer, batch: tuple, key: Array) -> dict
     )
     _check_loss(owner, argument, "the loss", data, terms)
     _check_names(owner, made, left.terms, terms)
+    if left.terms:
+        _refuse_unmoved(owner, made, state, batch, key, list(left.terms))
     for name, fn in made.metrics.items():
         what = f"the metric {name!r}"
         _check_scalar(owner, "metrics", what, _called(owner, "metrics", judged(fn), given, what))
@@ -140,6 +142,41 @@ def _check_names(owner: str, made: Trainer, trained: dict, judged: dict) -> None
             f"{owner}: `eval_loss` must return the terms that `loss` does, as (data loss, {{name: term}}), "
             f"so that they are recorded; got {of(judged)}, and of the loss {of(trained)}."
         )
+
+
+def _refuse_unmoved(
+    owner: str, made: Trainer, state: TrainState, batch: tuple, key: Array, names: list[str]
+) -> None:
+    """A term without a derivative by the parameters, such as an accuracy, is none: it trains nothing."""
+    part, whole = parts_of(state.params)
+    moved: set[str] = set()
+
+    def values(part: PyTree) -> list[Array]:
+        _, left = made.loss_of(state, batch, key)(whole(part))
+        return [_noted(n, moved)(jnp.asarray(v, float)) for n, v in left.terms.items()]
+
+    jax.vjp(values, part)  # backward, as not all functions have a forward rule
+    unmoved = [name for name in names if name not in moved]
+    if unmoved:
+        raise ValueError(
+            f"{owner}: the term {unmoved[0]!r} of the loss has no derivative by the parameters, so that "
+            "nothing is trained by it. What is only to be watched goes into `metrics` of the trainer; a "
+            "term that is switched off is left out."
+        )
+
+
+def _noted(name: str, moved: set[str]) -> Callable[[Array], Array]:
+    """The identity, which notes a name where a derivative comes that is not zero without being computed."""
+    same = jax.custom_jvp(lambda x: x)
+
+    def rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+        if isinstance(tangents[0], jax.custom_derivatives.SymbolicZero):
+            return primals[0], jnp.zeros_like(primals[0])
+        moved.add(name)
+        return primals[0], tangents[0]
+
+    same.defjvp(rule, symbolic_zeros=True)
+    return same
 
 
 def _check_scalar(owner: str, argument: str, what: str, value: Any) -> None:

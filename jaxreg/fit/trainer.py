@@ -25,7 +25,8 @@ from jaxreg._check import flag
 from jaxreg._tree import PyTree
 from jaxreg.coupling import told
 from jaxreg.fit.batches import BatchStream, WindowStream
-from jaxreg.fit.returned import Left, booked, data_of, takes, takes_weights, term_of, total
+from jaxreg.fit.returned import Left, data_of, takes, takes_weights, term_of
+from jaxreg.objective import booked, total
 
 __all__ = ["MakeTrainer", "TrainState", "Trainer", "parts_of"]
 

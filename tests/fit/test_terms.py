@@ -156,7 +156,27 @@ BAD = {
     ),
     "a pair": (lambda v: (v, v), {}, TypeError, r"Terms of the loss go beside it, as \(data loss, {name: term}\)"),
     "nothing": (lambda v: (v, {}), {}, None, ""),
+    "a metric": (
+        lambda v: (v, {"right": jnp.mean((v > 0.5).astype(float))}), {}, ValueError,
+        "the term 'right' of the loss has no derivative .* goes into `metrics`",
+    ),
+    "a metric under jit": (
+        lambda v: (v, {"ok": v, "right": jax.jit(lambda v: (v > 0.5) * 1.0)(v)}), {}, ValueError,
+        "the term 'right' of the loss has no derivative",
+    ),
+    "held": (lambda v: (v, {"t": jax.lax.stop_gradient(v)}), {}, ValueError, "'t' of the loss has no deriv"),
+    "a number": (lambda v: (v, {"t": 0.0}), {}, ValueError, "'t' of the loss has no deriv.*is left out"),
 }  # fmt: skip
+
+
+def test_a_term_may_have_a_backward_rule_alone():
+    @jax.custom_vjp
+    def scaled(w):
+        return 2 * w
+
+    scaled.defvjp(lambda w: (scaled(w), None), lambda _, g: (2 * g,))
+    trainer = with_activity(lambda lam, w, x: lam * jnp.mean((x @ scaled(w)) ** 2))
+    jr.fit(trainer, {"lam": 1.0}, DATA, steps=1, key=KEY)
 
 
 @pytest.mark.parametrize("name", BAD)
