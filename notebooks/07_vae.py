@@ -141,8 +141,7 @@ fall = -np.diff(frontier.y) / np.diff(frontier.x)
 for low, high, slope in list(zip(betas, betas[1:], fall))[:5]:
     print(f"β from {low:<4g} to {high:<4g} slope −{slope:.2f}")
 # %% [markdown]
-# A nat of rate is worth less than two nats of distortion even to the first buyer: at higher prices the code
-# is empty.
+# At the two highest prices nothing is bought: the code is empty.
 #
 # Three of them on digits that were not trained on: above what went in, then what comes out of the mean
 # code, then samples from the prior.
