@@ -19,7 +19,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -38,6 +38,9 @@ from jaxreg.results.build import DATA_FIELDS, Parts, between, pick
 from jaxreg.results.status import Status
 from jaxreg.scores import Scores, mean, simplicity, stderr
 from jaxreg.stationarity import Stationarity
+
+if TYPE_CHECKING:
+    from jaxreg.results.frontier import Frontier
 
 __all__ = ["SweepResult"]
 
@@ -363,6 +366,44 @@ class SweepResult:
         from jaxreg.results.learning import LearningCurvesDisplay
 
         return LearningCurvesDisplay.from_result(self, ax=ax, metric=metric, split=split)
+
+    def frontier(self, x: str, y: str = "loss") -> Frontier:
+        """Two validation measures of every point against each other, and which points are Pareto-optimal.
+
+        These are the points k that no other j is at least as good as in both and better in one: there is
+        no j with x_j <= x_k and y_j <= y_k but for x_j = x_k and y_j = y_k. Larger is better where a metric
+        says so (`directions`); what does not know its direction, as a rate or a number of active codes, is
+        a cost. Given the rate of a variational autoencoder, it is the rate–distortion curve of the sweep.
+
+        Args:
+          x: "loss" or a metric of the trainer, drawn to the right.
+          y: the same, drawn upwards.
+
+        Returns:
+          A `Frontier` of the means [K] over folds and seeds, at the evaluation that counts, their standard
+          errors, and which are optimal; its `plot()` draws it. A point that diverged is not finite, and one
+          that was given up is shown at its rung; neither is optimal.
+
+        Raises:
+          ValueError: a name was not recorded, both are the same, or it is that of a term, which is recorded
+            times its strength; says how to record what it is without.
+
+        >>> import jaxreg as jr
+        >>> valid = {"loss": [20.0, 22.0, 26.0, 27.0], "rate": [15.0, 12.0, 4.0, 5.0]}
+        >>> grid = jr.grid(jr.terms.kl, lam=[0.5, 1.0, 2.0, 4.0])
+        >>> found = jr.SweepResult.of(grid, valid).frontier("rate")
+        >>> found
+        Frontier: loss (smaller is better) against rate (smaller is better), 4 x kl
+          3 Pareto-optimal of 4 points
+          lam=2    rate  4.00  loss 26.00
+          lam=1    rate 12.00  loss 22.00
+          lam=0.5  rate 15.00  loss 20.00
+        >>> found.optimal.tolist()
+        [True, True, True, False]
+        """
+        from jaxreg.results.frontier import Frontier
+
+        return Frontier.from_result(self, x, y)
 
     @classmethod
     def of(

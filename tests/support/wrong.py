@@ -3,6 +3,7 @@
 A function that is new must be given a good call here, by its arguments' names, and is attacked from then on.
 """
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
@@ -231,6 +232,10 @@ def _result():
 
 
 RESULT = _result()
+MEASURED = dataclasses.replace(
+    RESULT,
+    **{s: {"error": getattr(RESULT, s)["loss"]} | getattr(RESULT, s) for s in ("train", "valid")},
+)
 AVERAGED = jr.averaged(optax.sgd(0.1), 0.9)
 
 
@@ -337,7 +342,7 @@ MODULES = ("metrics", "convert", "select", "terms", "noise")
 # Methods that take arguments, on the object they are called on.
 OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SweepResult": (
-        RESULT,
+        MEASURED,
         (
             "mean",
             "stderr",
@@ -347,6 +352,7 @@ OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
             "lane",
             "table",
             "plot_learning_curves",
+            "frontier",
             "save",
             "to_csv",
         ),
@@ -454,6 +460,7 @@ SPECIAL |= {
     "SweepResult.lane": {
         "k": (0, "point number"), "fold": (0, "place number"), "seed": (0, "place number"),
     },
+    "SweepResult.frontier": {"x": ("error", "metric"), "y": ("loss", "metric")},
     "SweepResult.plot_learning_curves": {"ax": (None, "axes")},
     "SweepResult.save": {"overwrite": (True, "flag")},
     "SweepResult.to_csv": {"overwrite": (True, "flag")},
