@@ -1,0 +1,412 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Flat minima and noise
+#
+# A penalty on weights is one way to regularize. Others change what the gradient sees: the worst place
+# nearby (SAM), units that are missing (dropout), mixed rows (mixup), softened labels. All of them have one
+# strength, 0 is plain SGD, and jaxreg sweeps them as it sweeps λ. This page
+#
+# 1. chooses the strength of each by cross-validation and judges it on rows that nothing chose by, ten times;
+# 2. sweeps dropout and weight decay together, in one program;
+# 3. penalises the slope of a critic, which then tells a known distance.
+#
+# The formulas are in [docs/terms.md](../docs/terms.md).
+
+# %%
+import functools
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import pandas as pd
+from sklearn.datasets import load_digits
+
+import jaxreg as jr
+
+plt.rcParams.update({"font.size": 8, "figure.constrained_layout.use": True})
+BLUE, ORANGE = "#0072B2", "#D55E00"
+
+# %% [markdown]
+# ## Few digits, some labels wrong
+#
+# 250 handwritten digits to train on, the other 1,547 to test. 15 % of the labels that training sees are
+# wrong, and a net that learns all of them by heart learns the wrong ones too.
+#
+# Everything is done ten times, each with other rows, other wrong labels and another start, so that the
+# standard errors are about all three. A fold of a sweep is any pair (rows to train on, rows to judge by):
+# the first four of each draw split its 250 rows and choose, the last one trains on all of them and tests.
+
+# %%
+X, true = load_digits(return_X_y=True)
+X = (X / 16).astype(np.float32)
+DRAWS, INNER = 10, 4
+
+
+def draw(number):
+    """The labels that training sees, and the folds: four to choose by, one to test."""
+    rng = np.random.default_rng(number)
+    wrong = rng.random(len(X)) < 0.15
+    seen = np.where(wrong, (true + rng.integers(1, 10, len(X))) % 10, true)
+    rows = rng.permutation(len(X))
+    train, test = rows[:250], rows[250:]
+    inner = [(np.setdiff1d(train, part), part) for part in np.array_split(train, INNER)]
+    return seen, [*inner, (train, test)]
+
+
+# %% [markdown]
+# One trainer serves all methods. A point is a dictionary, and what it does not name is left out of the
+# program. The true labels are for judging alone.
+
+
+# %%
+def init(key):
+    a, b = jax.random.split(key)
+    return {
+        "hidden": {"kernel": jax.random.normal(a, (64, 64)) / 32**0.5, "bias": jnp.zeros(64)},
+        "out": {"kernel": jax.random.normal(b, (64, 10)) / 8, "bias": jnp.zeros(10)},
+    }
+
+
+def logits(params, x, drop=lambda h: h):
+    h = jax.nn.relu(x @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return drop(h) @ params["out"]["kernel"] + params["out"]["bias"]
+
+
+def nll(params, x, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), labels).mean()
+
+
+def wrong(params, x, labels):
+    return jnp.mean(jnp.argmax(logits(params, x), -1) != labels)
+
+
+metrics = {
+    "error": lambda params, x, seen, true: wrong(params, x, seen),
+    "true loss": lambda params, x, seen, true: nll(params, x, true),
+    "true error": lambda params, x, seen, true: wrong(params, x, true),
+}
+
+
+def trainer(point):
+    def loss(params, x, seen, true, key):
+        targets, drop = jax.nn.one_hot(seen, 10), lambda h: h
+        if "smoothing" in point:
+            targets = optax.smooth_labels(targets, point["smoothing"])
+        if "mixup" in point:
+            x, targets = jr.noise.mixup(x, targets, point["mixup"], key)
+        if "dropout" in point:
+            drop = lambda h: jr.noise.drop(h, point["dropout"], key)
+        return optax.softmax_cross_entropy(logits(params, x, drop), targets).mean()
+
+    optimizer, options = optax.sgd(0.05, momentum=0.9), {}
+    if "l2" in point:
+        optimizer = optax.chain(jr.add_penalty_gradient(point["l2"]), optimizer)
+    if "averaging" in point:
+        optimizer = jr.averaged(optimizer, decay=point["averaging"])
+        options["eval_params"] = lambda state: jr.average_of(state.opt_state)
+    if "SAM" in point:
+        options["value_and_grad"] = functools.partial(jr.sam, rho=point["SAM"])
+    if "ASAM" in point:
+        options["value_and_grad"] = functools.partial(jr.sam, rho=point["ASAM"], adaptive=True)
+    return jr.Trainer(
+        init,
+        loss,
+        optimizer,
+        metrics=metrics,
+        eval_loss=lambda params, x, seen, true: nll(params, x, seen),
+        stochastic=True,
+        **options,
+    )
+
+
+# %% [markdown]
+# Every method is one sweep per draw, of the same program. All strengths of a draw share initial parameters
+# and batches. The strength is chosen by the **error** on the draw's own folds, whose labels are partly wrong
+# as well. Labels that are wrong at random raise the error of all models alike and keep their order;
+# a loss would reward models that are unsure, right or not.
+
+
+# %%
+def study(name, strengths, make=float):
+    """Scores on the test rows [draw, strength], and which strength each draw chose."""
+    grid = jr.grid(lambda strength: {name: make(strength)}, strength=strengths)
+    found = {"strengths": np.array(strengths), "chosen": [], "true loss": [], "true error": []}
+    for number in range(DRAWS):
+        seen, folds = draw(number)
+        result = jr.sweep(
+            trainer, grid, (X, seen, true), folds=folds, steps=400, batch_size=50, evals=1,
+            key=jax.random.key(number), progress=False,
+        )  # fmt: skip
+        found["chosen"].append(result.scores("error")[:, :INNER, 0].mean(1).argmin())
+        for metric in ("true loss", "true error"):
+            found[metric].append(result.scores(metric)[:, INNER, 0])
+    return {k: np.array(v) for k, v in found.items()}
+
+
+def paired(found, metric):
+    """The chosen strength against 0 in the same draw: mean, and its standard error."""
+    table = found[metric]
+    differences = table[np.arange(DRAWS), found["chosen"]] - table[:, 0]
+    return differences.mean(), differences.std(ddof=1) / DRAWS**0.5
+
+
+# %% [markdown]
+# ## Flat minima
+#
+# SAM takes the gradient where the loss is worst within ρ of the parameters; ASAM measures that distance in
+# sizes of the weights. Either costs two gradients an update.
+
+# %%
+studies = {
+    "SAM": study("SAM", [0, 0.25, 0.5, 0.75, 1.0, 1.25]),
+    "ASAM": study("ASAM", [0, 1.0, 1.5, 2.0, 3.0, 4.0]),
+}
+
+
+def draw_study(ax, name, label):
+    """Error and loss on the test rows over the strength, and how often each strength was chosen."""
+    found = studies[name]
+    at, other = np.arange(len(found["strengths"])), ax.twinx()
+    for axis, metric, scale, color in (
+        (ax, "true error", 100, BLUE),
+        (other, "true loss", 1, ORANGE),
+    ):
+        rows = scale * found[metric]
+        axis.errorbar(
+            at, rows.mean(0), rows.std(0, ddof=1) / DRAWS**0.5, color=color, marker="o", ms=3
+        )
+        axis.tick_params(axis="y", colors=color)
+    ax.set(title=name, xlabel=label, ylim=(0, 26), xticks=at)
+    other.set(ylim=(0, 1.3))
+    ax.set_xticklabels([f"{s:g}" for s in found["strengths"]])
+    for k, times in enumerate(np.bincount(found["chosen"], minlength=len(at))):
+        if times:
+            ax.text(k, 0.6, f"{times}×", ha="center", color="0.3")
+    return other
+
+
+figure, axes = plt.subplots(1, 2, figsize=(6.5, 2.4))
+for ax, name in zip(axes, studies):
+    other = draw_study(ax, name, "ρ")
+axes[0].set_ylabel("test error, %", color=BLUE)
+_ = other.set_ylabel("test loss", color=ORANGE)
+
+# %% [markdown]
+# ## Noise, soft labels, averages
+#
+# Dropout on the hidden units; mixup, whose shares come from Beta(α, α); smoothed labels; exponential
+# averages of the parameters, judged in place of the last ones; and l2, to compare with.
+
+# %%
+studies |= {
+    "dropout": study("dropout", [0, 0.2, 0.4, 0.6, 0.8, 0.9]),
+    "mixup": study("mixup", [0, 0.3, 1.0, 3.0, 10.0, 30.0]),
+    "smoothing": study("smoothing", [0, 0.1, 0.2, 0.4, 0.6, 0.8]),
+    "averaging": study("averaging", [0, 0.9, 0.97, 0.99, 0.997, 0.9995]),
+    "l2": study("l2", [0, 0.003, 0.01, 0.02, 0.03, 0.06], lambda lam: jr.l2(lam).on(jr.kernels)),
+}
+labels = {"dropout": "rate", "mixup": "α", "smoothing": "share", "averaging": "decay", "l2": "λ"}
+figure, axes = plt.subplots(2, 3, figsize=(9, 4.4))
+for ax, (name, label) in zip(axes.flat, labels.items()):
+    other = draw_study(ax, name, label)
+    other.set_ylabel("test loss" if name in ("smoothing", "l2") else "", color=ORANGE)
+for ax in axes[:, 0]:
+    ax.set_ylabel("test error, %", color=BLUE)
+axes.flat[-1].set_visible(False)
+
+
+# %%
+def summary(name):
+    found, rows = studies[name], np.arange(DRAWS)
+    error, loss = (found[m][rows, found["chosen"]] for m in ("true error", "true loss"))
+    by_error, by_loss = paired(found, "true error"), paired(found, "true loss")
+    return {
+        "method": name,
+        "chosen (median)": f"{np.median(found['strengths'][found['chosen']]):g}",
+        "test error, %": f"{100 * error.mean():.1f}",
+        "difference from 0": f"{100 * by_error[0]:+.1f} ± {100 * by_error[1]:.1f}",
+        "test loss": f"{loss.mean():.3f}",
+        "difference from 0 ": f"{by_loss[0]:+.3f} ± {by_loss[1]:.3f}",
+    }
+
+
+pd.DataFrame(map(summary, studies)).set_index("method")
+
+# %% [markdown]
+# The same as a picture: differences from the same training at a strength of 0, ± two standard errors.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(7, 2.4), sharey=True)
+for ax, metric, scale in zip(axes, ("true error", "true loss"), (100, 1)):
+    for height, name in enumerate(reversed(studies)):
+        mean, error = (scale * v for v in paired(studies[name], metric))
+        color = "0.5" if abs(mean) < 2 * error else BLUE if mean < 0 else ORANGE
+        ax.errorbar(mean, height, xerr=2 * error, fmt="o", ms=4, color=color)
+    ax.axvline(0, color="0.4", lw=0.8)
+axes[0].set_yticks(range(len(studies)), list(reversed(studies)))
+axes[0].set_xlabel("difference of test error, percentage points")
+_ = axes[1].set_xlabel("difference of test loss")
+
+# %% [markdown]
+# ## Dropout and weight decay together
+#
+# Eight rates times four λ, each on four folds split anew twice: 256 trainings of the first draw. The rate
+# and λ are arguments of the compiled step, so the trainer is called a handful of times, not 32.
+
+# %%
+calls = []
+
+
+def counted(point):
+    calls.append(point)
+    return trainer(point)
+
+
+both = jr.grid(
+    lambda rate, lam: {"dropout": rate, "l2": jr.l2(lam).on(jr.kernels)},
+    rate=[0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
+    lam=[0, 0.005, 0.01, 0.02],
+)
+seen, folds = draw(0)
+rows = folds[-1][0]
+result = jr.sweep(
+    counted,
+    both,
+    (X[rows], seen[rows], true[rows]),
+    folds=jr.folds(len(rows), INNER, repeats=2),
+    steps=400,
+    batch_size=50,
+    evals=1,
+    key=jax.random.key(0),
+    progress=False,
+)
+print(f"{len(calls)} calls of the trainer for {result.status.size} trainings")
+_ = result.plot(plt.subplots(figsize=(5, 2.6))[1])
+
+# %% [markdown]
+# ## A critic that knows a distance
+#
+# The Wasserstein distance of two distributions is the largest E f(real) − E f(made) over functions f whose
+# slope is nowhere above 1. For two Gaussians of equal width it is the distance d of their means, here 2.
+# A net in place of f needs something that bounds its slope, or it just grows. WGAN-GP penalises
+# (|∇f| − 1)² on points between real and made ones.
+#
+# The penalty pulls from both sides but does not bind: a straight f of slope s gains s d − λ (s − 1)², at
+# most with s = 1 + d / 2λ. So the answer to expect is d (1 + d / 2λ), too large by a tenth at λ = 10.
+
+# %%
+D = 2.0
+
+
+def sample(key, n):
+    half = jax.random.normal(key, (2, n // 2, 2))
+    real, made = jnp.concatenate([half, -half], 1)  # mirrored, so that means are exact
+    return real + jnp.array([D, 0.0]), made
+
+
+def start(key):
+    keys, shapes = jax.random.split(key, 3), ((2, 32), (32, 32), (32, 1))
+    return [
+        {"kernel": jax.random.normal(k, s) / s[0] ** 0.5, "bias": jnp.zeros(s[1])}
+        for k, s in zip(keys, shapes)
+    ]
+
+
+def critic(params, x):
+    for layer in params[:-1]:
+        x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
+    return (x @ params[-1]["kernel"] + params[-1]["bias"])[:, 0]
+
+
+def distance(params, real, made):
+    return critic(params, real).mean() - critic(params, made).mean()
+
+
+def slope(params, real, made):
+    """The mean length of the gradient half-way between real and made points."""
+    gradients = jax.grad(lambda x: critic(params, x).sum())((real + made) / 2)
+    return jnp.linalg.norm(gradients, axis=1).mean()
+
+
+def wasserstein(point):
+    def loss(params, real, made, key=jax.random.key(0)):
+        inside = jr.terms.between(real, made, key)
+        f = functools.partial(critic, params)
+        return -distance(params, real, made), {"penalty": point(f, inside)}
+
+    return jr.Trainer(
+        start,
+        loss,
+        optax.adam(3e-3, b1=0.5),
+        metrics={"distance": distance, "slope": slope},
+        eval_loss=lambda params, real, made: loss(params, real, made),
+        stochastic=True,
+    )
+
+
+critics = jr.sweep(
+    wasserstein,
+    jr.grid(jr.terms.gradient_penalty, lam=[0, 0.1, 0.3, 1, 3, 10, 30, 100]),
+    sample(jax.random.key(1), 2000),
+    validation=sample(jax.random.key(2), 1000),
+    seeds=12,
+    steps=1000,
+    batch_size=64,
+    evals=12,
+    key=jax.random.key(0),
+    progress=False,
+)
+strengths = np.asarray(critics.coords["lam"])
+told, steep = critics.mean("distance"), critics.mean("slope")
+expected = D * (1 + D / (2 * np.maximum(strengths, 1e-9)))
+pd.DataFrame({
+    "λ": [f"{v:g}" for v in strengths],
+    "distance told": [f"{m:.3g} ± {s:.2g}" for m, s in zip(told, critics.stderr("distance"))],
+    "d (1 + d / 2λ)": ["∞" if v > 1e6 else f"{v:.3g}" for v in expected],
+    "mean slope": [f"{m:.3g} ± {s:.2g}" for m, s in zip(steep, critics.stderr("slope"))],
+}).set_index("λ")  # fmt: skip
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.6))
+shades = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(strengths)))
+for k in (0, 1, 3, 5, 7):
+    axes[0].plot(
+        critics.time[1:],
+        critics.valid["distance"][k, 0, :, 1:].mean(0),
+        color=ORANGE if k == 0 else shades[k],
+        label=f"λ = {strengths[k]:g}",
+    )
+axes[0].axhline(D, color="black", ls="--", lw=0.8)
+axes[0].set(yscale="log", xlabel="step", ylabel="distance told")
+axes[0].set_yticks([1, 2, 5, 10, 20, 50, 100], [1, 2, 5, 10, 20, 50, 100])
+axes[0].minorticks_off()
+axes[0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+fine = np.geomspace(0.1, 100, 100)
+axes[1].plot(fine, D * (1 + D / (2 * fine)), color="0.6", label="d (1 + d / 2λ)")
+axes[1].errorbar(
+    strengths[1:],
+    told[1:],
+    2 * critics.stderr("distance")[1:],
+    fmt="o",
+    ms=3,
+    color=BLUE,
+    label="told, ± 2 se",
+)
+axes[1].axhline(D, color="black", ls="--", lw=0.8, label="d")
+axes[1].set(xscale="log", yscale="log", xlabel="λ")
+axes[1].set_yticks([2, 5, 10, 20], [2, 5, 10, 20])
+axes[1].minorticks_off()
+_ = axes[1].legend(frameon=False)
