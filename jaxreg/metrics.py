@@ -30,6 +30,8 @@ __all__ = [
     "balanced_accuracy",
     "brier",
     "calibration_error",
+    "directed",
+    "error_rate",
     "f1",
     "log_loss",
     "mae",
@@ -63,6 +65,47 @@ class Bound:
 
     def __repr__(self) -> str:
         return f"{self.metric!r}.of({getattr(self.predict, '__qualname__', self.predict)!s})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Directed:
+    """A function of your own that knows which direction is better."""
+
+    fn: Callable[..., Any]
+    better: str
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """Whose signature it has."""
+        return self.fn
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"directed({getattr(self.fn, '__qualname__', self.fn)!s}, {self.better!r})"
+
+
+def directed(fn: Callable[..., Any], better: str) -> Directed:
+    """A metric of your own that knows which direction is better, so that rules, tables and plots do.
+
+    Args:
+      fn: as a `Trainer` takes it: (params, *batch) -> scalar.
+      better: "larger" or "smaller".
+
+    Raises:
+      TypeError: `fn` is no function. ValueError: another word.
+
+    >>> directed(lambda w, x, y: jnp.max(jnp.abs(x @ w - y)), "smaller").better
+    'smaller'
+    """
+    if not callable(fn):
+        raise TypeError(f"metrics.directed: `fn` must be a function, got {fn!r}.")
+    if better not in ("larger", "smaller"):
+        raise ValueError(
+            f"metrics.directed: `better` must be 'larger' or 'smaller', got {better!r}."
+        )
+    return Directed(fn, better)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,6 +316,7 @@ def _calibration(y: Array, z: Array, w: Array) -> Array:
 
 
 accuracy = Metric("accuracy", "larger", _accuracy)
+error_rate = Metric("error_rate", "smaller", lambda y, z, w: 1 - _accuracy(y, z, w))
 balanced_accuracy = Metric("balanced_accuracy", "larger", _balanced)
 f1 = Metric("f1", "larger", _f1)
 log_loss = Metric("log_loss", "smaller", lambda y, z, w: _mean(_log_losses(y, z), w))
@@ -317,5 +361,14 @@ average_precision = Metric("average_precision", "larger", _average_precision)
 _OF_TWO = {m.name for m in (roc_auc, average_precision)}
 _OF_CLASSES = _OF_TWO | {
     m.name
-    for m in (accuracy, balanced_accuracy, f1, log_loss, perplexity, brier, calibration_error)
+    for m in (
+        accuracy,
+        balanced_accuracy,
+        brier,
+        calibration_error,
+        error_rate,
+        f1,
+        log_loss,
+        perplexity,
+    )
 }

@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn import metrics as sk
 
 import jaxreg as jr
 from jaxreg import metrics
+from jaxreg.fit.returned import takes_weights
 
 RNG = np.random.default_rng(0)
 N, C = 60, 4
@@ -54,6 +56,7 @@ def calibration(y, p, sample_weight):
 # name -> (metric, labels, predictions, reference, what the reference takes)
 CASES = {
     "accuracy": (metrics.accuracy, CLASSES, LOGITS, sk.accuracy_score, TOLD),
+    "error rate": (metrics.error_rate, CLASSES, LOGITS, sk.zero_one_loss, TOLD),
     "accuracy of two": (metrics.accuracy, BINARY, SCORES, sk.accuracy_score, SCORES > 0),
     "balanced": (metrics.balanced_accuracy, CLASSES, LOGITS, sk.balanced_accuracy_score, TOLD),
     "f1": (metrics.f1, BINARY, SCORES, sk.f1_score, SCORES > 0),
@@ -184,6 +187,39 @@ def test_what_makes_no_score_is_refused(call, error, match):
 
 
 def test_every_metric_is_listed_and_tested():
-    public = {n for n in metrics.__all__ if n != "Metric"}
+    public = {n for n in metrics.__all__ if n not in ("Metric", "directed")}
     assert {m.name for m, *_ in CASES.values()} == public
     assert all(getattr(jr.metrics, n).name == n for n in public)
+
+
+# --- your own ----------------------------------------------------------------------------------------
+
+
+def test_a_function_of_your_own_may_know_its_direction():
+    worst = jr.metrics.directed(
+        lambda w, x, y, sample_weight=None: jnp.max(jnp.abs(x @ w - y)), "smaller"
+    )
+    assert (worst.better, takes_weights(worst)) == ("smaller", True)
+    x, y = np.eye(2, dtype="f"), np.array([1.0, -3.0], "f")
+    assert worst(np.zeros(2), x, y) == 3
+    assert repr(worst).startswith("directed(test_a_function_of_your_own")
+    assert worst == jr.metrics.directed(worst.fn, "smaller")
+    loss = lambda w, x, y: jnp.mean((x @ w - y) ** 2)
+    made = lambda lr: jr.Trainer(lambda key: jnp.zeros(2), loss, optax.sgd(lr), {"worst": worst})
+    data = (np.tile(x, (4, 1)), np.tile(y, 4))
+    grid = jr.grid(lambda lr: lr, lr=[0.5, 0.1])
+    result = jr.sweep(made, grid, data, folds=2, steps=2, key=jax.random.key(0), progress=False)
+    assert result.directions == {"worst": "smaller"}
+    assert result.best(metric="worst").index == 0
+
+
+@pytest.mark.parametrize(
+    ("fn", "better", "error", "match"),
+    [
+        (3, "larger", TypeError, "metrics.directed: `fn` must be a function, got 3"),
+        (abs, "higher", ValueError, "`better` must be 'larger' or 'smaller', got 'higher'"),
+    ],
+)
+def test_a_direction_is_one_of_two(fn, better, error, match):
+    with pytest.raises(error, match=match):
+        jr.metrics.directed(fn, better)

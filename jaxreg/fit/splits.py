@@ -5,6 +5,7 @@ folds are independent draws decides what their spread says of the mean:
 
 - Folds that validate on different rows: SE = sd / sqrt(F).
 - R repeats of k folds judge on the same rows R times: SE^2 is the mean over the repeats of sd_r^2 / k.
+- Folds that train on different rows, whatever they are judged on, are as many draws: SE = sd / sqrt(F).
 - Other overlapping folds, such as random splits: SE^2 = (1/F + m_valid / m_train) sd^2.
   Source: Nadeau & Bengio, Inference for the generalization error (2003), section 4.
 """
@@ -237,7 +238,7 @@ def _splits(pairs: Sequence[tuple], n: int, repeats: int | None) -> Splits:
         times,
         np.array([sizes.index(c) for c in counts], np.int32),
     )
-    found = _repeats([valid for _, valid in pairs]) if repeats is None else repeats
+    found = _repeats(pairs) if repeats is None else repeats
     overlap = float(np.mean([v / t for t, v in counts])) if found is None else 0.0
     return Splits(table, sizes, found or 1, overlap)
 
@@ -249,14 +250,21 @@ def _padded(lists: Sequence[np.ndarray]) -> np.ndarray:
     return rows
 
 
-def _repeats(valid: Sequence[np.ndarray]) -> int | None:
-    """How often the folds split the same rows anew; None where they overlap in another way."""
+def _repeats(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> int | None:
+    """How often the folds split the same rows anew; None where they overlap in another way.
+
+    Folds that train on different rows and are judged on the same ones are so many draws of one fold.
+    """
+    valid = [rows for _, rows in pairs]
     parts = [frozenset(rows.tolist()) for part in _runs(valid) for rows in [np.concatenate(part)]]
     lengths = {len(part) for part in _runs(valid)}
     alike = len(lengths) == 1 and len(set(parts)) == 1
     if len(parts) == 1:
         return 1
-    return len(parts) if alike and lengths != {1} else None
+    if alike and lengths != {1}:
+        return len(parts)
+    trained = np.concatenate([np.unique(rows) for rows, _ in pairs])
+    return len(pairs) if len(np.unique(trained)) == len(trained) else None
 
 
 def _runs(valid: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:

@@ -69,9 +69,10 @@ def short(value: Any) -> str:
 
 
 def choice_indices(result: Any, metric: str) -> dict[str, int]:
-    """The index of each rule's choice by the metric, or by the loss if it does not know its direction."""
-    by = metric if metric in result.directions else "loss"
-    return {rule: choice.index for rule, choice in summary.choices(result, by).items()}
+    """The index of each rule's choice by the metric; none by one that does not know its direction."""
+    if metric not in ("loss", *result.directions):
+        return {}
+    return {rule: choice.index for rule, choice in summary.choices(result, metric).items()}
 
 
 def some(result: Any, status: Status) -> np.ndarray:

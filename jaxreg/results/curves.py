@@ -238,7 +238,7 @@ def _curves(result: Any, metric: str, coords: dict[str, np.ndarray], best: bool)
 
 def _errors_of_differences(result: Any, metric: str) -> np.ndarray:
     """Standard errors [K] of the paired rule's differences; NaN where there is no best to differ from."""
-    if "min" not in choice_indices(result, metric) or metric not in ("loss", *result.directions):
+    if "min" not in choice_indices(result, metric):
         return np.full(len(result.status), np.nan)
     return result.difference(metric, corrected=False)[1]
 

@@ -39,7 +39,9 @@ def direction(result: Any, metric: str, maximize: bool | None) -> bool:
         return result.directions[metric] == "larger"
     if metric != "loss":
         raise ValueError(
-            f"best: is a larger {metric!r} better? Say so with maximize=True or maximize=False."
+            f"best: is a larger {metric!r} better? Say so once, metrics={{{metric!r}: "
+            "jaxreg.metrics.directed(fn, 'larger')} or 'smaller' in the trainer, or here with "
+            "maximize=True or maximize=False."
         )
     return False
 
@@ -128,6 +130,10 @@ def spread(result: Any) -> str:
     """What the standard error is taken over, in words."""
     _, folds, seeds = np.shape(result.status)
     if folds > 1:
+        if folds == result.repeats:
+            return f"{folds} draws of the training rows" + f" (each the mean of {seeds} seeds)" * (
+                seeds > 1
+            )
         repeats = f", the mean of {result.repeats} repeats" if result.repeats > 1 else ""
         repeats += " that overlap (Nadeau & Bengio's correction)" if result.overlap else ""
         each = f" (each the mean of {seeds} seeds)" if seeds > 1 else ""
@@ -223,7 +229,9 @@ def plus_minus(middle: np.ndarray, error: np.ndarray, sign: str = "") -> list[st
 
     The sign "+" shows one also where it is above 0.
     """
-    decimals = min(_decimals(error, 2), _decimals(middle, 4))
+    known = [x[np.isfinite(x)] for x in (middle, error)]
+    zeros = not any(x.any() for x in known)  # a term that no point has
+    decimals = 0 if zeros else min(_decimals(error, 2), _decimals(middle, 4))
     return [_one_plus_minus(m, e, decimals, sign) for m, e in zip(middle, error)]
 
 

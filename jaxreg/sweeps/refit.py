@@ -246,7 +246,9 @@ def choices_of(owner: str, result: Any, rule: Any) -> list[Choice]:
     chosen = [r if isinstance(r, Choice) else result.best(r) for r in rules]
     if not chosen:
         raise ValueError(f"{owner}: `rule` must have at least one rule, such as 'min', got none.")
-    if result.terms and not all(penalties_in(choice.point) for choice in chosen):
+    # Terms of the loss are recorded as measures too, and need no penalty in the point.
+    of_penalties = [name for name in result.terms if name not in result.valid]
+    if of_penalties and not all(penalties_in(choice.point) for choice in chosen):
         raise TypeError(
             f"{owner}: the points of `result` are dicts of numbers, as read from a file. Read it with "
             "their structure: SweepResult.load(path, like=(point, params)), or like=(point, None)."

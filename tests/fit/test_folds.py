@@ -233,6 +233,33 @@ def test_many_repeats_report_the_error_of_one_split():
     assert "±: standard error over 5 folds, the mean of 40 repeats" in str(result.table())
 
 
+def test_training_sets_that_share_no_row_are_as_many_draws():
+    """On one set of rows to judge by: the spread over them is what a mean over them moves by."""
+    x = np.random.default_rng(3).normal(size=(60, 3)).astype("f")
+    y = (x[:, 0] + np.random.default_rng(4).normal(size=60)).astype("f")
+    folds = [(range(k, k + 10), range(40, 60)) for k in range(0, 40, 10)]
+
+    def small(reg):
+        tx = optax.chain(jr.add_penalty_gradient(reg), optax.sgd(0.2))
+        loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
+        return jr.Trainer(lambda key: jnp.zeros(3), loss, tx)
+
+    options = {"steps": 100, "evals": 1, "key": KEY, "progress": False}
+    grid = jr.grid(jr.l2, lam=[0.1, 1.0])
+    result = jr.sweep(small, grid, (x, y), folds=folds, **options)
+    scores = result.scores()[:, :, 0]
+    np.testing.assert_allclose(result.stderr(), scores.std(1, ddof=1) / 2, rtol=1e-6)
+    for corrected in (True, False):
+        apart, error = result.difference(than=0, corrected=corrected)
+        np.testing.assert_allclose(apart, (scores - scores[0]).mean(1), rtol=1e-6)
+        np.testing.assert_allclose(error, (scores - scores[0]).std(1, ddof=1) / 2, rtol=1e-6)
+    assert "±: standard error over 4 draws of the training rows" in str(result.table())
+    shared = [(range(k, k + 11), range(45, 60)) for k in range(0, 40, 10)]
+    result = jr.sweep(small, grid, (x, y), folds=shared, **options)
+    spread = result.scores()[:, :, 0].std(1, ddof=1)
+    np.testing.assert_allclose(result.stderr(), spread * np.sqrt(1 / 4 + 15 / 11), rtol=1e-6)
+
+
 WRITTEN = {
     "numbers in a list": [int(i) for i in np.arange(N) % 5],
     "numbers in a Series": pd.Series(np.arange(N) % 5),

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import jaxreg as jr
+from tests.support.compilations import compilations
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (24, 3))
@@ -269,3 +270,21 @@ def test_folds_of_two_sizes_train_terms_as_each_alone():
         x, y = X[: len(rows)], Y[: len(rows)]
         exact = np.linalg.solve(2 * x.T @ x / len(x) + np.eye(3), x.T @ y / len(x))
         np.testing.assert_allclose(both.params[0, k, 0], exact, rtol=1e-4)
+
+
+def test_another_grid_with_zeros_elsewhere_does_not_compile_again():
+    """How a term is judged is no matter of the strength that it has at one of the points."""
+
+    def trainer(point):
+        def loss(w, x, y):
+            terms = {n: point[n] * jnp.mean(jnp.abs(x * w) ** p) for n, p in (("a", 1), ("b", 2))}
+            return ridge(w, x, y), terms
+
+        return jr.Trainer(lambda key: jnp.ones(3), loss, optax.sgd(0.1))
+
+    grids = [jr.points([{"a": a, "b": b}]) for a, b in ((0.1, 0.1), (0.0, 0.1), (0.1, 0.0))]
+    jr.sweep(trainer, grids[0], DATA, **OPTIONS)
+    with compilations() as more:
+        for grid in grids[1:]:
+            jr.sweep(trainer, grid, DATA, **OPTIONS)
+    assert not more

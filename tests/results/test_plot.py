@@ -122,14 +122,17 @@ def test_the_inner_band_is_that_of_the_differences_from_the_dotted_line():
     assert make(valid=CURVES[:, :1, :1]).plot().apart_ is None
 
 
-def test_another_metric_shows_the_choices_by_the_loss():
+def test_another_metric_shows_the_choices_by_itself_or_none():
     result = make(accuracy=1 / CURVES)
     shown = result.plot(metric="accuracy")
     np.testing.assert_allclose(
         shown.lines_["validation"].get_ydata()[1:], result.mean("accuracy")[1:]
     )
     assert shown.ax_.get_ylabel() == "accuracy (mean ± standard error)"
-    np.testing.assert_allclose(shown.choices_["min"].get_xdata(), result.best().coords["lam"])
+    assert not shown.choices_, "who knows whether a larger one is better"
+    shown = dataclasses.replace(result, directions={"accuracy": "smaller"}).plot(metric="accuracy")
+    worst = result.coords["lam"][np.nanargmin(result.mean("accuracy"))]
+    np.testing.assert_allclose(shown.choices_["min"].get_xdata(), worst)
 
 
 def test_diverged_strengths_stand_at_the_top_edge():

@@ -405,8 +405,9 @@ ARGUMENTS |= {
     "params": (PARAMS, "parameters of a prox"),
     "step": (1.0, "steps of a prox"),
 }
-for _name in jr.metrics.__all__[1:]:
+for _name in sorted({*jr.metrics.__all__} - {"Metric", "directed"}):
     SPECIAL[f"metrics.{_name}"] = {"sample_weight": (None, "weights of 3 rows")}
+SPECIAL["metrics.directed"] = {"fn": (loss, "function"), "better": ("larger", "name")}
 KINDS["weights of 3 rows"] = ["x", -np.ones(3), np.ones(5), ODD, np.zeros(3), np.full(3, NAN)]
 SPECIAL |= {
     "convert.from_sklearn_mlp": {"batch_size": (10, "divisor")},
@@ -555,7 +556,7 @@ def called(name: str, given: dict[str, Any], folder: Any) -> Any:
         return jr.map_grid(given["fit"], given["grid"], chunk=given["chunk"])
     if name == "stationarity":
         return jr.stationarity(given["loss"], given["params"], given["penalty"], X, Y)
-    if name.startswith("metrics."):
+    if name.startswith("metrics.") and name != "metrics.directed":
         return function(name)(given["y"], given["predicted"], sample_weight=given["sample_weight"])
     return function(name)(**given)
 

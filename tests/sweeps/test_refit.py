@@ -146,3 +146,19 @@ def test_no_such_name(result):
         ValueError, match=r"refit: no 'chosen by 1se'; choose from \['chosen by min'"
     ):
         got.scores("chosen by 1se")
+
+
+def test_points_of_terms_alone_are_refitted():
+    """Terms of the loss are no penalties that a point must have."""
+
+    def of_terms(point):
+        def judged(w, x, y):
+            return loss(w, x, y), {"activity": point["activity"](x @ w[:, None])}
+
+        return jr.Trainer(lambda key: jnp.zeros(4), judged, optax.sgd(0.1))
+
+    grid = jr.grid(lambda lam: {"activity": jr.terms.activity_l2(lam)}, lam=[0.1, 1.0])
+    swept = sweep(of_terms, grid)
+    again = jr.refit(of_terms, swept, TRAIN, test=TEST, key=KEY)
+    alone = jr.fit(of_terms, swept.best("min").point, TRAIN, steps=30, key=KEY).params
+    np.testing.assert_allclose(again.params("chosen by min", 0), alone, atol=2e-6)
