@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from support.compilations import compilations
 
 import jaxreg as jr
-from tests.support.compilations import compilations
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (24, 3))

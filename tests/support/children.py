@@ -220,5 +220,58 @@ def readme(out: str) -> dict:
     return {}
 
 
+def shards() -> dict:
+    """Terms, their derivatives and SAM's gradient of a batch on four devices, beside those on one."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+    import jaxreg as jr
+
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(AxisType.Auto,))
+    by_rows, same = PartitionSpec("rows"), PartitionSpec()
+    x, h = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(16, 4), (16, 5, 4)]))
+    w = jax.random.normal(jax.random.key(2), (4, 3))
+    critic = lambda w: lambda x: jnp.tanh(x @ w) @ jnp.ones(3)
+    t = jr.terms
+    means = {
+        "activity_l1": lambda w, x, h: t.activity_l1(0.5)(h @ w),
+        "activity_l2": lambda w, x, h: t.activity_l2(0.5)(h @ w),
+        "tar": lambda w, x, h: t.tar(0.5, axis=1)(h @ w),
+        "kl": lambda w, x, h: t.kl(0.5)(x @ w, jnp.sin(x @ w)),
+        "confidence": lambda w, x, h: t.confidence(0.5)(x @ w),
+        "gradient_penalty": lambda w, x, h: t.gradient_penalty(0.5)(critic(w), x),
+        "r1": lambda w, x, h: t.r1(0.5)(critic(w), x),
+    }
+    whole = {  # what is no mean over rows is that of all rows where jit knows how they lie
+        "variance": lambda w, x, h: t.variance(0.5)(0.3 * x @ w),
+        "covariance": lambda w, x, h: t.covariance(0.5)(x @ w),
+        "kl_sparsity": lambda w, x, h: t.kl_sparsity(0.5)(jax.nn.sigmoid(x @ w)),
+        "free_bits": lambda w, x, h: t.free_bits(0.5, 0.4)(x @ w, jnp.sin(x @ w)),
+        "total_correlation": lambda w, x, h: t.total_correlation(0.5, 99)(x @ w, x @ w, x @ w),
+    }
+
+    def shard(fun):
+        shares = lambda w, x, h: jax.lax.pmean(fun(w, x, h), "rows")
+        return jax.shard_map(shares, mesh=mesh, in_specs=(same, by_rows, by_rows), out_specs=same)
+
+    put = lambda a: jax.device_put(a, NamedSharding(mesh, by_rows))
+    spread, rho = (put(x), put(h)), 0.5
+    out = {}
+    for name, fun in (means | whole).items():
+        apart = shard(fun) if name in means else fun
+        for kind, of in {
+            "value": lambda f: f,
+            "gradient": jax.grad,
+            "sam": lambda f: jr.sam(f, rho),
+        }.items():
+            alone, together = jax.jit(of(fun))(w, x, h), jax.jit(of(apart))(w, *spread)
+            last = lambda tree: np.asarray(jax.tree.leaves(tree)[-1]).ravel().tolist()
+            out[f"{name} {kind}"] = last(alone), last(together)
+    return out
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
