@@ -24,8 +24,10 @@ _ENDLESS = 1e30
 _NOT_NEGATIVE = (lambda a: a >= 0), "be >= 0 and not NaN"
 
 
-def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
-    """`value` as float arrays, leaf by leaf; refuses negative and NaN ones.
+def strength(
+    owner: str, name: str, value: ArrayLike | PyTree, absent: str = "For no penalty use Zero()."
+) -> PyTree:
+    """`value` as float arrays, leaf by leaf; refuses negative and NaN ones; `absent` says what is none.
 
     What is above 1e30 becomes that, far beyond every limit in float32: 0 * inf is NaN, and a penalty
     of any strength is 0 at 0, with a gradient of 0.
@@ -33,7 +35,7 @@ def strength(owner: str, name: str, value: ArrayLike | PyTree) -> PyTree:
     Raises:
       TypeError: a leaf is no number. ValueError: it is negative or NaN.
     """
-    remedy = " For no penalty use Zero()." if name in ("lam", "factor") else ""
+    remedy = f" {absent}" if name in ("lam", "factor") else ""
     return jax.tree.map(_finite, _checked(owner, name, value, *_NOT_NEGATIVE, remedy))
 
 

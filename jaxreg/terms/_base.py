@@ -48,10 +48,7 @@ class Term(Value, abc.ABC):
     def __mul__(self, factor: ArrayLike) -> Term:
         if isinstance(factor, Value):
             return NotImplemented
-        checked = strength("term *", "factor", factor)
-        if not isinstance(checked, Array) or checked.ndim:
-            raise ValueError(f"term *: `factor` must be one number, got {shown(factor)}.")
-        return dataclasses.replace(self, lam=checked * self.lam)
+        return dataclasses.replace(self, lam=_strength("term *", "factor", factor) * self.lam)
 
     __rmul__ = __mul__
 
@@ -62,11 +59,20 @@ def lam_of(owner: str, lam: ArrayLike) -> Array:
     Raises:
       TypeError: it is no number. ValueError: it is negative, NaN, or several.
     """
-    checked = strength(owner, "lam", lam)
+    return _strength(owner, "lam", lam)
+
+
+def _strength(owner: str, name: str, value: Any) -> Array:
+    if callable(value):
+        raise TypeError(
+            f"{owner}: `{name}` must be one number, got the function {value!r:.60}. Where a strength changes "
+            "while training, the loss takes `step` and multiplies the term, schedule(step) * term."
+        )
+    checked = strength(owner, name, value, "For no term use 0.")
     if not isinstance(checked, Array) or checked.ndim:
         raise ValueError(
-            f"{owner}: `lam` must be one number, got {shown(lam)}. Several terms have several names in the "
-            "dict that the loss returns."
+            f"{owner}: `{name}` must be one number, got {shown(value)}. Several terms have several names in "
+            "the dict that the loss returns."
         )
     return checked
 

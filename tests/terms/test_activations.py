@@ -148,6 +148,9 @@ BAD = [
      r"`labels` must be integers of the rows.*got labels float32\[12\]"),
     (lambda: terms.activity_l1(1.0) * terms.activity_l2(1.0), TypeError, "unsupported operand"),
     (lambda: terms.activity_l1(1.0) * jnp.ones(2), ValueError, "`factor` must be one number"),
+    (lambda: terms.activity_l1(lambda step: step), TypeError, r"got the function.*schedule\(step\) \* term"),
+    (lambda: (lambda step: step) * terms.activity_l1(1.0), TypeError, r"`factor`.*schedule\(step\) \* term"),
+    (lambda: terms.activity_l1(-1.0), ValueError, "got -1. For no term use 0"),
 ]  # fmt: skip
 
 
