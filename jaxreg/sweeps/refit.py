@@ -22,7 +22,7 @@ from jaxreg.choice import Choice
 from jaxreg.fit.intake import as_rows
 from jaxreg.fit.overlap import Known, known, overlap, refuse_overlap
 from jaxreg.fit.trainer import MakeTrainer
-from jaxreg.grid import points
+from jaxreg.grid import points, values_in
 from jaxreg.objective import penalties_in
 from jaxreg.penalty import Penalty
 from jaxreg.report.table import Column, Table
@@ -31,6 +31,8 @@ from jaxreg.results.build import Parts
 from jaxreg.results.summary import plus_minus
 from jaxreg.sweeps.rows import check_alike
 from jaxreg.sweeps.sweep import sweep
+from jaxreg.terms import Term
+from jaxreg.value import Value
 
 __all__ = ["Refit", "choices_of", "options_of", "refit"]
 
@@ -40,7 +42,8 @@ class Refit:
     """What was refitted; its repr is the table.
 
     Attributes:
-      names: what each is, such as "no penalty" and "chosen by min".
+      names: what each is, such as "no penalty" and "chosen by min"; "no term" where points
+        have terms alone.
       index: of each name, which of the points of `result` it is.
       result: the sweep behind it, points x one fold x seeds; "valid" are the test rows.
       steps: of each name, how long it was trained before it was judged.
@@ -268,10 +271,11 @@ class _Row(NamedTuple):
 def _rows(result: SweepResult, chosen: list[Choice], steps: int) -> list[_Row]:
     """No penalty, if there is one to leave out, and every choice."""
     rows, times = [], Counter()
-    bare = _without_penalty(chosen[0].point)
+    bare = _without_strength(chosen[0].point)
     if bare is not None:
-        coords, near = _coords_without_penalty(result, chosen[0])
-        rows.append(_Row("no penalty", coords, bare, _length(result, near, steps)))
+        coords, near = _coords_without_strength(result, chosen[0])
+        name = "no penalty" if penalties_in(chosen[0].point) else "no term"
+        rows.append(_Row(name, coords, bare, _length(result, near, steps)))
     for choice in chosen:
         times[choice.rule] += 1
         name = f"chosen by {choice.rule}" + f" #{times[choice.rule]}" * (times[choice.rule] > 1)
@@ -284,20 +288,33 @@ def _bits(point: PyTree) -> tuple[bytes, ...]:
     return tuple(np.asarray(x).tobytes() for x in jax.tree.leaves(point))
 
 
-def _without_penalty(point: PyTree) -> PyTree | None:
-    """The point with every λ at 0; None if it has none."""
+def _without_strength(point: PyTree) -> PyTree | None:
+    """The point with the λ of every penalty at 0, or of every term where there is no penalty; else None."""
     zero = lambda lam: jax.tree.map(lambda x: 0 * x, lam)
-    is_penalty = lambda x: isinstance(x, Penalty)
-    if not any("lam" in t.strengths() for p in penalties_in(point).values() for t in p.terms()):
+    if not _lams(point):
         return None
-    free = lambda x: x.map_field("lam", zero) if is_penalty(x) else x
-    return jax.tree.map(free, point, is_leaf=is_penalty)
+
+    def free(x):
+        if isinstance(x, Penalty):
+            return x.map_field("lam", zero)
+        bare = isinstance(x, Term) and not penalties_in(point)
+        return dataclasses.replace(x, lam=zero(x.lam)) if bare else x
+
+    return jax.tree.map(free, point, is_leaf=lambda x: isinstance(x, Value))
 
 
-def _coords_without_penalty(result: SweepResult, choice: Choice) -> tuple[tuple[float, ...], int]:
-    """Its coordinates beside a choice, and the weakest penalty that was trained to its end."""
-    parts = [t for p in penalties_in(result.points).values() for t in p.terms()]
-    lams = [np.asarray(x) for t in parts for x in jax.tree.leaves(t.strengths().get("lam"))]
+def _lams(point: PyTree) -> list[np.ndarray]:
+    """The λ of every penalty of a point, or of every term where there is no penalty."""
+    found = values_in(point)
+    penalties = [x for x in found if isinstance(x, Penalty)]
+    given = [t.strengths().get("lam") for p in penalties for t in p.terms()]
+    of_terms = [] if penalties else [x.lam for x in found if isinstance(x, Term)]
+    return [np.asarray(x) for x in jax.tree.leaves([*given, *of_terms])]
+
+
+def _coords_without_strength(result: SweepResult, choice: Choice) -> tuple[tuple[float, ...], int]:
+    """Its coordinates beside a choice, and the weakest strength that was trained to its end."""
+    lams = _lams(result.points)
     coords = {n: np.asarray(v) for n, v in result.coords.items()}
     is_lam = lambda v: any(x.shape == v.shape and np.allclose(x, v) for x in lams)
     at = {n: 0.0 if is_lam(v) else np.nan for n, v in coords.items() if n in result.strengths}

@@ -65,14 +65,14 @@ def lam_of(owner: str, lam: ArrayLike) -> Array:
 def _strength(owner: str, name: str, value: Any) -> Array:
     if callable(value):
         raise TypeError(
-            f"{owner}: `{name}` must be one number, got the function {value!r:.60}. Where a strength changes "
-            "while training, the loss takes `step` and multiplies the term, schedule(step) * term."
+            f"{owner}: `{name}` must be one number, got the function {value!r:.60}. Where a strength "
+            "changes while training, the loss takes `step` and multiplies the term, schedule(step) * term."
         )
     checked = strength(owner, name, value, "For no term use 0.")
     if not isinstance(checked, Array) or checked.ndim:
         raise ValueError(
-            f"{owner}: `{name}` must be one number, got {shown(value)}. Several terms have several names in "
-            "the dict that the loss returns."
+            f"{owner}: `{name}` must be one number, got {shown(value)}. Several terms have several "
+            "names in the dict that the loss returns."
         )
     return checked
 

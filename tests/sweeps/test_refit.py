@@ -160,5 +160,9 @@ def test_points_of_terms_alone_are_refitted():
     grid = jr.grid(lambda lam: {"activity": jr.terms.activity_l2(lam)}, lam=[0.1, 1.0])
     swept = sweep(of_terms, grid)
     again = jr.refit(of_terms, swept, TRAIN, test=TEST, key=KEY)
-    alone = jr.fit(of_terms, swept.best("min").point, TRAIN, steps=30, key=KEY).params
-    np.testing.assert_allclose(again.params("chosen by min", 0), alone, atol=2e-6)
+    assert again.names == ("no term", "chosen by min")
+    for name, point in (("chosen by min", swept.best("min").point), ("no term", grid[0])):
+        point = {"activity": (0.0 if name == "no term" else 1.0) * point["activity"]}
+        alone = jr.fit(of_terms, point, TRAIN, steps=30, key=KEY).params
+        np.testing.assert_allclose(again.params(name, 0), alone, atol=2e-6)
+    assert again.result.coords["lam"].tolist()[again.index[0]] == 0
