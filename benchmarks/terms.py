@@ -1,0 +1,401 @@
+"""What terms, noise and flat minima cost, how often they compile, and whether they are what others compute.
+
+Sections (--only):
+
+    overhead     one jitted training step with a term over the plain one, in interleaved rounds
+    compiles     programs of a sweep over 16 dropout rates x 8 λ, and of another grid of the size
+    references   each beside another library's implementation, on the same numbers
+
+A step is `Trainer.step` under jit with `optax.sgd`, which dilutes a ratio least, and with the strength as an
+argument, as in a sweep: an MLP 784-512-512-10, or a GRU of 64 units over 32 times that predicts at each,
+both on 128 rows. In the run, a step must give finite parameters that moved, and other ones than the plain
+step does; at a strength of 0 it must give those of the plain step, or the script stops with status 1. So it
+does when a reference is missed: 1e-5 in float32, 1e-10 in float64, 4 standard errors for means over probes.
+Unless with --smoke, a section's rows are kept in results/terms-SECTION.jsonl.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import optax
+from _common import (
+    Row,
+    arguments,
+    bound,
+    emit,
+    environment,
+    figures,
+    first_calls,
+    machine,
+    mlp,
+    refuse,
+    show,
+    show_bounds,
+    timed_rounds,
+)
+from _references import references
+from _terms import EXACT, SAMPLED
+
+import jaxreg as jr
+
+RESULTS = Path(__file__).parent / "results"
+RATE, CLASSES, PLAIN = 0.05, 10, "plain"
+CLOSE = 1e-5  # of the update: a strength of 0 is another program, in float32
+Loss = Callable[..., Any]  # (strength, params, x, y, key) -> data loss, or (it, terms)
+
+
+class Size(NamedTuple):
+    mlp: tuple[int, ...]
+    times: int
+    units: int
+    rows: int
+    steps: int  # of a timed call
+
+
+FULL = Size((784, 512, 512, CLASSES), times=32, units=64, rows=128, steps=5)
+SMALL = Size((20, 16, 16, CLASSES), times=4, units=8, rows=16, steps=1)
+
+
+class Case(NamedTuple):
+    """A loss with a term, the strength it is timed at, and how much a step may take at most."""
+
+    model: str
+    strength: float
+    most: float
+    loss: Loss
+
+
+# --- the models ---------------------------------------------------------------------------------------
+
+
+def hidden(params: dict, x: jax.Array, change: Callable = lambda h, i: h) -> list[jax.Array]:
+    """The activations of the hidden layers of the MLP, each changed by (h, its number)."""
+    found = []
+    for i, layer in enumerate(list(params.values())[:-1]):
+        x = change(jax.nn.relu(x @ layer["kernel"] + layer["bias"]), i)
+        found.append(x)
+    return found
+
+
+def logits(params: dict, x: jax.Array, change: Callable = lambda h, i: h) -> jax.Array:
+    last = list(params.values())[-1]
+    return hidden(params, x, change)[-1] @ last["kernel"] + last["bias"]
+
+
+def nll(out: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(out, y).mean()
+
+
+def gru(key: jax.Array, units: int) -> dict:
+    a, b, c = (jax.random.normal(k, (units, n)) for k, n in zip(
+        jax.random.split(key, 3), (3 * units, 3 * units, CLASSES)))  # fmt: skip
+    scale = units**-0.5
+    return {"input": scale * a, "recurrent": scale * b, "head": scale * c}
+
+
+def outputs(params: dict, x: jax.Array) -> jax.Array:
+    """The states of a GRU, [times, rows, units], of inputs [rows, times, units]."""
+    first = jnp.swapaxes(x, 0, 1) @ params["input"]
+
+    def cell(h, ahead):
+        update, reset, new = jnp.split(ahead, 3, -1)
+        u, r, n = jnp.split(h @ params["recurrent"], 3, -1)
+        update, reset = jax.nn.sigmoid(update + u), jax.nn.sigmoid(reset + r)
+        h = update * h + (1 - update) * jnp.tanh(new + reset * n)
+        return h, h
+
+    return jax.lax.scan(cell, jnp.zeros((len(x), x.shape[-1])), first)[1]
+
+
+# --- the losses ---------------------------------------------------------------------------------------
+
+
+def plain(strength, params, x, y, key):
+    del strength, key
+    return nll(logits(params, x), y)
+
+
+def activity(strength, params, x, y, key):
+    del key
+    found = hidden(params, x)
+    term = jr.terms.activity_l1(strength)
+    last = params[f"dense_{len(found)}"]
+    return nll(found[-1] @ last["kernel"] + last["bias"], y), {"activity": sum(map(term, found))}
+
+
+def jacobian(strength, params, x, y, key):
+    term = jr.terms.jacobian(strength)(lambda x: logits(params, x), x, key)
+    return nll(logits(params, x), y), {"jacobian": term}
+
+
+def adversarial(strength, params, x, y, key):
+    term = jr.terms.adversarial(strength, radius=1.0)(lambda x: logits(params, x), x, key)
+    return nll(logits(params, x), y), {"adversarial": term}
+
+
+def dropout(strength, params, x, y, key):
+    keys = jax.random.split(key, len(params))
+    return nll(logits(params, x, lambda h, i: jr.noise.drop(h, strength, keys[i])), y)
+
+
+def mixup(strength, params, x, y, key):
+    x, shares = jr.noise.mixup(x, jax.nn.one_hot(y, CLASSES), strength, key)
+    return optax.softmax_cross_entropy(logits(params, x), shares).mean()
+
+
+def recurrent(strength, params, x, y, key):
+    del strength, key
+    return nll(outputs(params, x) @ params["head"], y.T)
+
+
+def ar_and_tar(strength, params, x, y, key):
+    del key
+    h = outputs(params, x)
+    terms = {"ar": jr.terms.activity_l2(strength)(h), "tar": jr.terms.tar(strength, axis=0)(h)}
+    return nll(h @ params["head"], y.T), terms
+
+
+PLAINS = {"mlp": plain, "gru": recurrent}
+CASES = {
+    "activity_l1": Case("mlp", 1.0, 1.05, activity),
+    "AR and TAR": Case("gru", 2.0, 1.05, ar_and_tar),
+    "jacobian, 1 probe": Case("mlp", 0.1, 3.0, jacobian),
+    "sam": Case("mlp", 0.05, 2.1, plain),
+    "adversarial, 1 power step": Case("mlp", 1.0, 3.2, adversarial),
+    "drop": Case("mlp", 0.5, 1.1, dropout),
+    "mixup": Case("mlp", 0.4, 1.1, mixup),
+}
+
+
+# --- overhead -----------------------------------------------------------------------------------------
+
+
+def stepped(name: str, loss: Loss) -> Callable:
+    """(strength, state, batch, key) -> the state after a step, compiled."""
+
+    def trainer(strength):
+        return jr.Trainer(
+            lambda key: {}, functools.partial(loss, strength), optax.sgd(RATE), stochastic=True,
+            eval_loss=functools.partial(loss, strength),
+            value_and_grad=functools.partial(jr.sam, rho=strength) if name == "sam" else jax.value_and_grad,
+        )  # fmt: skip
+
+    return jax.jit(lambda strength, *given: trainer(strength).step(*given)[0])
+
+
+def start(model: str, size: Size) -> tuple[Any, tuple]:
+    """The state before the first step, and a batch."""
+    of_params, of_x, of_y = jax.random.split(jax.random.key(0), 3)
+    if model == "mlp":
+        params, shape = mlp(of_params, size.mlp), (size.rows, size.mlp[0])
+    else:
+        params, shape = gru(of_params, size.units), (size.rows, size.times, size.units)
+    y = jax.random.randint(of_y, shape[:-1], 0, CLASSES)
+    trainer = jr.Trainer(lambda key: params, lambda params, x, y: jnp.zeros(()), optax.sgd(RATE))
+    return trainer.start(of_params), (jax.random.normal(of_x, shape), y)
+
+
+def far(a: Any, b: Any) -> float:
+    """The largest difference of parameters."""
+    return max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+
+
+def check(name: str, before: Any, plain: Any, on: Any, off: Any) -> float:
+    """Stop unless a step moves, differs from the plain one, and is the plain one at a strength of 0.
+
+    Args:
+      name: of the case.
+      before: parameters; those after a plain step, with the term, and with a strength of 0 follow.
+
+    Returns:
+      The largest difference of the last from the plain step, over the largest plain update.
+    """
+    update = far(plain, before)
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(on)):
+        refuse(f"{name}: a step gives parameters that are not finite.")
+    if not (far(on, before) > 0 and far(on, plain) > CLOSE * update):
+        refuse(
+            f"{name}: a step does not move the parameters, or moves them as the plain step does."
+        )
+    apart = far(off, plain) / update
+    if not apart <= CLOSE:
+        refuse(f"{name}: at a strength of 0 the update differs by {apart:.1e} from the plain one.")
+    return apart
+
+
+def overhead(smoke: bool, rounds: int) -> tuple[list[Row], list[Row]]:
+    size = SMALL if smoke else FULL
+    rows = []
+    for model, loss in PLAINS.items():
+        state, batch = start(model, size)
+        key = jax.random.key(1)
+        cases = {name: case for name, case in CASES.items() if case.model == model}
+        steps = {PLAIN: stepped(PLAIN, loss)} | {n: stepped(n, c.loss) for n, c in cases.items()}
+        strengths = {PLAIN: 0.0} | {name: case.strength for name, case in cases.items()}
+        once = lambda name, strength, s=state, b=batch, st=steps: (
+            st[name](strength, s, b, key).params
+        )
+        right = once(PLAIN, 0.0)
+
+        def call(name, state=state, batch=batch, steps=steps, strengths=strengths):
+            for _ in range(size.steps):
+                state = steps[name](strengths[name], state, batch, key)
+            return state.params
+
+        calls = {name: functools.partial(call, name) for name in steps}
+        first, _ = first_calls(calls)
+        apart = {
+            name: check(name, state.params, right, once(name, case.strength), once(name, 0.0))
+            for name, case in cases.items()
+        }
+        timings = timed_rounds(calls, first, rounds)
+        for name, timing in timings.items():
+            row = {"model": model, "candidate": name, "rows": size.rows, "steps": size.steps}
+            row |= figures(timing, timings[PLAIN])
+            if name in cases:
+                most = cases[name].most
+                row |= {"at_zero": apart[name], "at_most": most, "kept": row["ratio"] <= most}
+            rows.append(row)
+    return rows, [
+        bound(f"{row['model']}: step with {row['candidate']} / plain", row["ratio"], most=row["at_most"])
+        for row in rows if "at_most" in row
+    ]  # fmt: skip
+
+
+# --- compiles -----------------------------------------------------------------------------------------
+
+COMPILED: list[tuple[str, float]] = []  # (name, seconds) of every compilation in this process
+
+
+def _note(event: str, seconds: float, **about: Any) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        COMPILED.append((str(about.get("fun_name")), seconds))
+
+
+def longest(compiled: list[tuple[str, float]]) -> int:
+    """How many programs have the name of the one that takes longest to compile, which trains."""
+    total: collections.Counter[str] = collections.Counter()
+    for name, seconds in compiled:
+        total[name] += seconds  # pyright: ignore[reportArgumentType]
+    return sum(name == max(total, key=lambda n: total[n]) for name, _ in compiled)
+
+
+def dropped(point: dict) -> jr.Trainer:
+    """A small net with dropout at the rate of a point, and its penalty."""
+
+    def loss(params, x, y, key):
+        return dropout(point["rate"], params, x, y, key)
+
+    tx = optax.chain(jr.add_penalty_gradient(point["penalty"]), optax.sgd(RATE))
+    judged = lambda params, x, y: nll(logits(params, x), y)
+    init = lambda key: mlp(key, SMALL.mlp)
+    return jr.Trainer(init, loss, tx, eval_loss=judged, stochastic=True)
+
+
+def compiles(smoke: bool, rounds: int) -> tuple[list[Row], list[Row]]:
+    del rounds
+    n_rates, n_lams = (4, 2) if smoke else (16, 8)
+    _, batch = start("mlp", SMALL._replace(rows=64))
+    data = tuple(map(np.asarray, batch))
+
+    def swept(highest: float, lams: tuple[float, float]) -> tuple[list, np.ndarray]:
+        point = lambda rate, lam: {"rate": rate, "penalty": jr.l2(lam).on(jr.kernels)}
+        grid = jr.grid(
+            point, rate=np.linspace(0, highest, n_rates), lam=np.geomspace(*lams, n_lams)
+        )
+        COMPILED.clear()
+        result = jr.sweep(
+            dropped, grid, data, folds=2, steps=20, batch_size=16, key=jax.random.key(0),
+            progress=False, keep_params=False,
+        )  # fmt: skip
+        return list(COMPILED), result.mean()
+
+    jax.monitoring.register_event_duration_secs_listener(_note)
+    rows, before = [], None
+    for name, highest, lams in (("first", 0.9, (1e-4, 1e-1)), ("another", 0.8, (1e-3, 1.0))):
+        found, losses = swept(highest, lams)
+        if not np.isfinite(losses).all() or np.array_equal(losses, before):
+            refuse(f"the {name} sweep has losses that are not finite, or those of the one before.")
+        before = losses
+        rows.append({
+            "grid": name, "rates": n_rates, "lams": n_lams, "programs": len(found),
+            "programs_that_train": longest(found) if found else 0,
+            "seconds_of_compiling": round(sum(seconds for _, seconds in found), 3),
+        })  # fmt: skip
+    return rows, [
+        bound("programs that train, first grid", rows[0]["programs_that_train"], least=1, most=1),
+        bound("programs of another grid of the size", rows[1]["programs"], most=0),
+    ]
+
+
+# --- references ---------------------------------------------------------------------------------------
+
+
+def compared(smoke: bool, rounds: int) -> tuple[list[Row], list[Row]]:
+    del rounds
+    return references(EXACT, SAMPLED, probes=20 if smoke else 2000), []
+
+
+SECTIONS: dict[str, Callable[[bool, int], tuple[list[Row], list[Row]]]] = {
+    "overhead": overhead, "compiles": compiles, "references": compared,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="these sections alone")
+    args = parser.parse_args()
+    for name in args.only or SECTIONS:
+        began = time.perf_counter()
+        rows, bounds = SECTIONS[name](args.smoke, 2 if args.smoke else args.rounds)
+        bounds = [] if args.smoke else bounds
+        emit(f"terms {name}", [*rows, *bounds])
+        missed = [r for r in rows if name == "references" and not r.get("kept", True)]
+        if not args.json:
+            tables(name, rows)
+            show_bounds(bounds)
+            print(f"{name}: {time.perf_counter() - began:.0f} s")
+        if missed:
+            refuse("; ".join(f"{r['reference']} misses {r['against']}" for r in missed))
+        if not args.smoke:
+            keep(name, [*rows, *bounds])
+
+
+def keep(section: str, rows: list[Row]) -> None:
+    lines = [json.dumps({"benchmark": f"terms {section}", **r, **environment()}) for r in rows]
+    (RESULTS / f"terms-{section}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def tables(section: str, rows: list[Row]) -> None:
+    """The figures of a section; what a row lacks stays empty."""
+    columns = {
+        "overhead": ["candidate", "model", "ratio", "ratio_iqr", "at_most", "kept", "seconds"],
+        "compiles": ["grid", "rates", "lams", "programs", "programs_that_train"],
+        "references": ["reference", "against", "dtype", "relative_difference", "standard_errors",
+                       "at_most", "kept", "note"],
+    }[section]  # fmt: skip
+    cells = [[_text(row.get(name, "")) for name in columns] for row in rows]
+    show(f"terms {section}\n{machine()}", [c.replace("_", " ") for c in columns], cells)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "{:.3f} - {:.3f}".format(*value)
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()
