@@ -154,4 +154,4 @@ def with_gradient(loss: Any, by: Sequence) -> list:
 
 
 def ours_of(fun: Callable, at: Any) -> list:
-    return jax.tree.leaves(jax.value_and_grad(fun)(at))
+    return jax.tree.leaves(jax.jit(jax.value_and_grad(fun))(at))

@@ -245,28 +245,33 @@ def optax_sam(both: Both) -> tuple[Any, Any]:
     of = lambda p, _=None: jax.grad(bowl)(p, x)
     up = optax.chain(optax.contrib.normalize(), optax.sgd(RHO))
     tx = optax.contrib.sam(optax.sgd(1.0), up, opaque_mode=True)
-    updates, _ = tx.update(of(params), tx.init(params), params, grad_fn=of)
-    return jr.sam(bowl, rho=RHO)(params, x)[1], [-u for u in updates]
+    step = jax.jit(lambda p: tx.update(of(p), tx.init(p), p, grad_fn=of)[0])
+    return jax.jit(jr.sam(bowl, rho=RHO))(params, x)[1], [-u for u in step(params)]
 
 
 def _averaged(both: Both, decay: float | None) -> tuple[Any, list]:
     """What `averaged` has after ten steps of SGD, and the parameters after each."""
     (params, _), (x, _) = weights(both), rows(both)
     tx = jr.averaged(optax.sgd(0.1), decay)
-    state, path = tx.init(params), []
-    for _ in range(10):
+
+    @jax.jit
+    def step(params, state):
         updates, state = tx.update(jax.grad(bowl)(params, x), state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    state, path = jax.jit(tx.init)(params), []
+    for _ in range(10):
+        params, state = step(params, state)
         path.append(params)
-    return jr.average_of(state), path
+    return jax.jit(jr.average_of)(state), path
 
 
 def optax_ema(both: Both) -> tuple[Any, Any]:
     ours, path = _averaged(both, 0.9)
     tx = optax.ema(0.9, debias=True)
-    state, mean = tx.init(path[0]), None
+    state, mean, update = tx.init(path[0]), None, jax.jit(tx.update)
     for params in path:
-        mean, state = tx.update(params, state)
+        mean, state = update(params, state)
     return ours, mean
 
 

@@ -6,7 +6,7 @@ Sections (--only):
     compiles     programs of a sweep over 16 dropout rates x 8 λ, and of another grid of the size
     references   each beside another library's implementation, on the same numbers
 
-A step is `Trainer.step` under jit with `optax.sgd`, which dilutes a ratio least, and with the strength as an
+A step is `Trainer.step` under jit with `optax.sgd`, which dilutes a ratio least, with the strength as an
 argument, as in a sweep: an MLP 784-512-512-10, or a GRU of 64 units over 32 times that predicts at each,
 both on 128 rows. In the run, a step must give finite parameters that moved, and other ones than the plain
 step does; at a strength of 0 it must give those of the plain step, or the script stops with status 1. So it
@@ -16,7 +16,6 @@ Unless with --smoke, a section's rows are kept in results/terms-SECTION.jsonl.
 
 from __future__ import annotations
 
-import collections
 import functools
 import json
 import time
@@ -196,19 +195,27 @@ def stepped(name: str, loss: Loss) -> Callable:
 
 def start(model: str, size: Size) -> tuple[Any, tuple]:
     """The state before the first step, and a batch."""
-    of_params, of_x, of_y = jax.random.split(jax.random.key(0), 3)
-    if model == "mlp":
-        params, shape = mlp(of_params, size.mlp), (size.rows, size.mlp[0])
-    else:
-        params, shape = gru(of_params, size.units), (size.rows, size.times, size.units)
-    y = jax.random.randint(of_y, shape[:-1], 0, CLASSES)
+
+    def made(key):
+        of_params, of_x, of_y = jax.random.split(key, 3)
+        if model == "mlp":
+            params, shape = mlp(of_params, size.mlp), (size.rows, size.mlp[0])
+        else:
+            params, shape = gru(of_params, size.units), (size.rows, size.times, size.units)
+        y = jax.random.randint(of_y, shape[:-1], 0, CLASSES)
+        return params, (jax.random.normal(of_x, shape), y)
+
+    params, batch = jax.jit(made)(jax.random.key(0))
     trainer = jr.Trainer(lambda key: params, lambda params, x, y: jnp.zeros(()), optax.sgd(RATE))
-    return trainer.start(of_params), (jax.random.normal(of_x, shape), y)
+    return trainer.start(jax.random.key(0)), batch
 
 
 def far(a: Any, b: Any) -> float:
     """The largest difference of parameters."""
-    return max(float(jnp.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+    return max(
+        float(np.abs(np.asarray(x) - np.asarray(y)).max())
+        for x, y in zip(*map(jax.tree.leaves, (a, b)))
+    )
 
 
 def check(name: str, before: Any, plain: Any, on: Any, off: Any) -> float:
@@ -236,65 +243,65 @@ def check(name: str, before: Any, plain: Any, on: Any, off: Any) -> float:
 
 def overhead(smoke: bool, rounds: int) -> tuple[list[Row], list[Row]]:
     size = SMALL if smoke else FULL
-    rows = []
-    for model, loss in PLAINS.items():
-        state, batch = start(model, size)
-        key = jax.random.key(1)
-        cases = {name: case for name, case in CASES.items() if case.model == model}
-        steps = {PLAIN: stepped(PLAIN, loss)} | {n: stepped(n, c.loss) for n, c in cases.items()}
-        strengths = {PLAIN: 0.0} | {name: case.strength for name, case in cases.items()}
-        once = lambda name, strength, s=state, b=batch, st=steps: (
-            st[name](strength, s, b, key).params
-        )
-        right = once(PLAIN, 0.0)
-
-        def call(name, state=state, batch=batch, steps=steps, strengths=strengths):
-            for _ in range(size.steps):
-                state = steps[name](strengths[name], state, batch, key)
-            return state.params
-
-        calls = {name: functools.partial(call, name) for name in steps}
-        first, _ = first_calls(calls)
-        apart = {
-            name: check(name, state.params, right, once(name, case.strength), once(name, 0.0))
-            for name, case in cases.items()
-        }
-        timings = timed_rounds(calls, first, rounds)
-        for name, timing in timings.items():
-            row = {"model": model, "candidate": name, "rows": size.rows, "steps": size.steps}
-            row |= figures(timing, timings[PLAIN])
-            if name in cases:
-                most = cases[name].most
-                row |= {"at_zero": apart[name], "at_most": most, "kept": row["ratio"] <= most}
-            rows.append(row)
+    rows = [row for model in PLAINS for row in of_model(model, size, rounds)]
     return rows, [
         bound(f"{row['model']}: step with {row['candidate']} / plain", row["ratio"], most=row["at_most"])
         for row in rows if "at_most" in row
     ]  # fmt: skip
 
 
+def of_model(model: str, size: Size, rounds: int) -> list[Row]:
+    """The rows of the plain step and of all cases of a model."""
+    state, batch = start(model, size)
+    key, cases = jax.random.key(1), {n: c for n, c in CASES.items() if c.model == model}
+    timed = {PLAIN: Case(model, 0.0, 1.0, PLAINS[model]), **cases}
+    steps = {name: stepped(name, case.loss) for name, case in timed.items()}
+
+    def call(name):
+        now = state
+        for _ in range(size.steps):
+            now = steps[name](timed[name].strength, now, batch, key)
+        return now.params
+
+    calls = {name: functools.partial(call, name) for name in steps}
+    first, _ = first_calls(calls)
+    once = lambda name, strength: steps[name](strength, state, batch, key).params
+    right = once(PLAIN, 0.0)
+    apart = {
+        name: check(name, state.params, right, once(name, case.strength), once(name, 0.0))
+        for name, case in cases.items()
+    }
+    timings = timed_rounds(calls, first, rounds)
+    rows = []
+    for name, timing in timings.items():
+        row = {"model": model, "candidate": name, "rows": size.rows, "steps": size.steps}
+        row |= figures(timing, timings[PLAIN])
+        if name in cases:
+            most = cases[name].most
+            row |= {"at_zero": apart[name], "at_most": most, "kept": row["ratio"] <= most}
+        rows.append(row)
+    return rows
+
+
 # --- compiles -----------------------------------------------------------------------------------------
 
-COMPILED: list[tuple[str, float]] = []  # (name, seconds) of every compilation in this process
+# (name, whether the loss of `dropped` was traced since the one before) of every compilation.
+COMPILED: list[tuple[str, bool]] = []
+TRACED: list[str] = []
 
 
 def _note(event: str, seconds: float, **about: Any) -> None:
+    del seconds
     if event == "/jax/core/compile/backend_compile_duration":
-        COMPILED.append((str(about.get("fun_name")), seconds))
-
-
-def longest(compiled: list[tuple[str, float]]) -> int:
-    """How many programs have the name of the one that takes longest to compile, which trains."""
-    total: collections.Counter[str] = collections.Counter()
-    for name, seconds in compiled:
-        total[name] += seconds  # pyright: ignore[reportArgumentType]
-    return sum(name == max(total, key=lambda n: total[n]) for name, _ in compiled)
+        COMPILED.append((str(about.get("fun_name")), bool(TRACED)))
+        TRACED.clear()
 
 
 def dropped(point: dict) -> jr.Trainer:
     """A small net with dropout at the rate of a point, and its penalty."""
 
     def loss(params, x, y, key):
+        TRACED.append("loss")
         return dropout(point["rate"], params, x, y, key)
 
     tx = optax.chain(jr.add_penalty_gradient(point["penalty"]), optax.sgd(RATE))
@@ -330,8 +337,7 @@ def compiles(smoke: bool, rounds: int) -> tuple[list[Row], list[Row]]:
         before = losses
         rows.append({
             "grid": name, "rates": n_rates, "lams": n_lams, "programs": len(found),
-            "programs_that_train": longest(found) if found else 0,
-            "seconds_of_compiling": round(sum(seconds for _, seconds in found), 3),
+            "programs_that_train": sum(trains for _, trains in found),
         })  # fmt: skip
     return rows, [
         bound("programs that train, first grid", rows[0]["programs_that_train"], least=1, most=1),
