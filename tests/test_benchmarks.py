@@ -29,6 +29,9 @@ cost, penalties, sweep, limit, scaling, overhead, convolution = (
     importlib.import_module(n)
     for n in ("cost", "penalties", "sweep", "limit", "scaling", "overhead", "convolution")
 )
+terms, steps, references, compared = (
+    importlib.import_module(n) for n in ("terms", "_steps", "_references", "_terms")
+)
 
 
 # --- cost: what XLA counts ------------------------------------------------------------------------
@@ -347,6 +350,50 @@ def test_a_cnn_that_was_trained_otherwise_is_caught():
         convolution.check(2e-6, same)
     with pytest.raises(SystemExit, match="jaxreg.sweep: parameters differ by 1.0e"):
         convolution.check(0.0, same | {convolution.SWEEP: {"w": np.ones(3) + 0.001}})
+
+
+# --- terms ----------------------------------------------------------------------------------------
+
+
+def test_a_step_that_is_not_what_it_should_be_is_caught():
+    before, plain, on = ({"w": np.full(3, v)} for v in (0.0, 1.0, 2.0))
+    assert steps.check("sam", before, plain, on, plain) == 0
+    with pytest.raises(SystemExit, match="at a strength of 0 the update differs by 1.0e"):
+        steps.check("sam", before, plain, on, {"w": np.full(3, 1.001)})
+    with pytest.raises(SystemExit, match="does not move the parameters, or moves them as"):
+        steps.check("sam", before, plain, plain, plain)
+    with pytest.raises(SystemExit, match="not finite"):
+        steps.check("sam", before, plain, {"w": np.array([1.0, np.nan])}, plain)
+
+
+def test_a_program_that_trains_is_one_in_which_the_loss_was_traced():
+    assert terms.training([(0.1, True), (1.0, False), (2.0, True)]) == 1
+    assert terms.training([(0.1, True), (1.8, True), (2.0, True)]) == 2
+    assert terms.training([]) == 0
+
+
+def test_a_reference_that_is_missed_or_not_installed_is_named(monkeypatch):
+    off = {
+        "PyTorch": {"ours": None},
+        "optax": {"sam": lambda both: (np.ones(2) + 2e-5, np.ones(2))},
+    }
+    monkeypatch.setattr(references, "there", lambda library: library != "PyTorch")
+    absent, single, double = references.references(off, {}, 1)
+    assert absent == {"reference": "ours", "against": "PyTorch", "note": "not installed"}
+    assert (single["kept"], double["kept"]) == (False, False)
+    assert references.difference([np.ones(2), np.nan], [np.ones(2), 1.0]) == math.inf
+    shown = lambda *given: ([absent, single], [])
+    monkeypatch.setitem(terms.SECTIONS, "references", shown)
+    monkeypatch.setattr(sys, "argv", ["terms.py", "--smoke", "--json", "--only", "references"])
+    monkeypatch.setenv("XLA_FLAGS", "")
+    with pytest.raises(SystemExit, match="FAILED: sam misses optax"):
+        terms.main()
+
+
+def test_what_is_compared_with_optax_is_the_same():
+    rows = references.references({"optax": compared.EXACT["optax"]}, {}, 1)
+    assert len(rows) == 4
+    assert all(row["kept"] for row in rows)
 
 
 # --- penalties: none is left out ------------------------------------------------------------------
