@@ -315,7 +315,6 @@ gains.round({"gain": 3, "standard error": 3, "in errors": 1})
 # %%
 UNITS = 128
 seen, held_out = X[:1200], X[1200:]
-top_k = lambda h, k: jnp.where(h >= jax.lax.top_k(h, k)[0][..., -1:], h, 0)
 
 
 def batches(epoch):
@@ -330,7 +329,7 @@ def start(key):
 
 def codes(params, x, k):
     h = jax.nn.relu((x - params["center"]) @ params["up"] + params["bias"])
-    return h if k is None else top_k(h, k)
+    return h if k is None else jr.terms.top_k(h, k)
 
 
 def sparse(k=None):

@@ -13,6 +13,7 @@ from jaxreg.terms.activations import (
     covariance,
     kl_sparsity,
     tar,
+    top_k,
     variance,
 )
 from jaxreg.terms.functions import between, curvature, gradient_penalty, jacobian, r1
@@ -54,6 +55,7 @@ __all__ = [
     "mmd",
     "r1",
     "tar",
+    "top_k",
     "total_correlation",
     "variance",
 ]

@@ -127,6 +127,58 @@ def test_factors_scale_strengths_and_terms_are_printed():
     assert jax.tree.leaves(term) == [1.0]
 
 
+def largest(codes, k):
+    """Row by row, one maximum after another; the first of equals."""
+    kept = np.zeros_like(codes)
+    for at in np.ndindex(codes.shape[:-1]):
+        left = codes[at].astype(float)
+        for _ in range(min(k, len(left))):
+            i = int(np.argmax(left))
+            kept[(*at, i)], left[i] = codes[(*at, i)], -np.inf
+    return kept
+
+
+CODES = np.round(RNG.normal(size=(4, 5, 8)), 1).astype(np.float32)  # with entries that are equal
+CODES[0, 0] = 0.3
+
+
+@pytest.mark.parametrize("k", [0, 1, 3, 8, 9, np.int64(2), 2.0, jnp.asarray(5)])
+def test_top_k_keeps_the_k_largest_and_of_equals_the_first(k):
+    kept = terms.top_k(jnp.asarray(CODES), k)
+    np.testing.assert_array_equal(kept, largest(CODES, int(k)))
+    np.testing.assert_array_equal(jax.jit(terms.top_k)(jnp.asarray(CODES), k), kept)
+    nonzero = terms.top_k(jnp.asarray(CODES) + 10, k) != 0
+    assert (nonzero.sum(-1) == min(int(k), 8)).all(), "exactly k, where entries are equal too"
+
+
+def test_a_k_that_is_swept_is_each_of_its_values():
+    codes = jnp.asarray(CODES)
+    for ks in (jnp.arange(10), jnp.arange(10.0)):
+        lanes = jax.jit(jax.vmap(lambda k: terms.top_k(codes, k)))(ks)
+        np.testing.assert_array_equal(lanes, [largest(CODES, k) for k in range(10)])
+    near = jax.jit(terms.top_k)(codes, jnp.asarray(2.4))
+    np.testing.assert_array_equal(near, largest(CODES, 2))
+
+
+def test_only_what_is_kept_has_a_gradient():
+    codes = jnp.asarray(CODES)
+    weights = jnp.asarray(RNG.normal(size=CODES.shape), jnp.float32)
+    slope = jax.jit(jax.grad(lambda c: jnp.sum(weights * terms.top_k(c, 3))))(codes)
+    kept = largest(CODES + 10, 3) != 0
+    np.testing.assert_array_equal(slope, np.where(kept, weights, 0))
+    _, along = jax.jvp(lambda k: terms.top_k(codes, k), (3.0,), (1.0,))
+    assert not along.any(), "a number of units has no derivative"
+
+
+def test_narrow_codes_stay_narrow_and_a_nan_is_not_hidden():
+    narrow = jnp.asarray(CODES, jnp.bfloat16)
+    kept = terms.top_k(narrow, 3)
+    assert kept.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(kept, largest(np.asarray(narrow), 3))
+    broken = terms.top_k(jnp.array([1.0, jnp.nan, 2.0]), 1)
+    assert np.isnan(broken[1])
+
+
 NOTHING = jnp.zeros((5, 7))
 BAD = [
     (lambda: terms.tar(1.0, axis=True), TypeError, "tar: `axis` must be the axis of time, an integer"),
@@ -146,6 +198,13 @@ BAD = [
     (lambda: terms.variance(1.0, level=0.0), ValueError, "`level` must be > 0"),
     (lambda: terms.center(1.0)(jnp.asarray(ROWS), jnp.ones(12), jnp.asarray(CENTERS)), ValueError,
      r"`labels` must be integers of the rows.*got labels float32\[12\]"),
+    (lambda: terms.top_k([1.0, 2.0], 1), TypeError, "top_k: `codes` must be a floating array.*got list"),
+    (lambda: terms.top_k(jnp.arange(3), 1), TypeError, r"`codes` must be a floating.*got int32\[3\]"),
+    (lambda: terms.top_k(jnp.float32(1), 1), ValueError, "`codes` must have an axis of units"),
+    (lambda: terms.top_k(NOTHING, -1), ValueError, "top_k: `k` must be >= 0.*got -1"),
+    (lambda: terms.top_k(NOTHING, 1.5), ValueError, "top_k: `k` must be a whole number, got 1.5"),
+    (lambda: terms.top_k(NOTHING, True), TypeError, "top_k: `k` must be a number.*got True"),
+    (lambda: terms.top_k(NOTHING, jnp.ones(2)), ValueError, "top_k: `k` must be one number"),
     (lambda: terms.activity_l1(1.0) * terms.activity_l2(1.0), TypeError, "unsupported operand"),
     (lambda: terms.activity_l1(1.0) * jnp.ones(2), ValueError, "`factor` must be one number"),
     (lambda: terms.activity_l1(lambda step: step), TypeError, r"got the function.*schedule\(step\) \* term"),
