@@ -242,7 +242,8 @@ def _share(alpha: Any, key: Array) -> Array:
 
 
 def _mixed(a: Array, b: Array, share: Array) -> Array:
-    return (b + share * (a - b)).astype(a.dtype)
+    """share · a + (1 − share) · b, and a itself at a share of 1, whatever stands in b."""
+    return jnp.where(share == 1, a, b + share * (a - b)).astype(a.dtype)
 
 
 def _box(shape: tuple[int, ...], side: Array, key: Array) -> Array:

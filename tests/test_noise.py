@@ -98,6 +98,15 @@ def test_zoneout_keeps_units_of_the_old_state_and_its_mean_without_a_key():
     np.testing.assert_array_equal(noise.zoneout(new, old, 1.0, KEY), old)
 
 
+def test_mixing_nothing_changes_no_bit_whatever_the_other_row_holds():
+    x = jnp.array([[0.1, jnp.inf], [1e3, 0.3], [-jnp.inf, 7.7]])
+    for key in jax.random.split(KEY, 8):
+        for got in noise.mixup(x, x, 0.0, key):
+            np.testing.assert_array_equal(got, x)
+        images = x[:, None, :, None]
+        np.testing.assert_array_equal(noise.cut_mix(images, x, 0.0, key)[1], x)
+
+
 def test_mixup_is_a_combination_of_rows_and_of_their_targets_alike():
     x, y = IMAGES.reshape(40, -1), LABELS
     whole = jnp.concatenate([x, y], 1)
