@@ -124,7 +124,7 @@ def certificates(population: Population, asked: Certify) -> Stationarity:
 def _program(trainer: MakeTrainer, spec: Spec, asked: Certify) -> Program:
     del trainer  # it is in the spec, and keeps what is made
     found = over_mesh(lambda *args: _certify(*args, spec=spec, asked=asked), spec, 2, 1)
-    return Program(canonical_convolutions(found))
+    return Program("sweep_certify", canonical_convolutions(found))
 
 
 def _certify(

@@ -134,8 +134,8 @@ class Program:
     share it. What was compiled longest ago is let go, and with it all that jax remembers of it.
     """
 
-    def __init__(self, fn: Callable, donated: tuple[int, ...] = ()):
-        self._fn, self._donated = fn, donated
+    def __init__(self, name: str, fn: Callable, donated: tuple[int, ...] = ()):
+        self._name, self._fn, self._donated = name, fn, donated
         self._compiled = Recent(_MOST)
 
     def compiled(self, *args: Any) -> Executable:
@@ -151,8 +151,10 @@ class Program:
 
     def _compile(self, args: tuple) -> Executable:
         began = time.perf_counter()
-        # A function of its own for each, by which jax finds its traces.
-        fn = jax.jit(lambda *args: self._fn(*args), donate_argnums=self._donated)
+        # A function of its own for each, by which jax finds its traces; profiles show its name.
+        call = lambda *args: self._fn(*args)
+        call.__name__ = self._name
+        fn = jax.jit(call, donate_argnums=self._donated)
         program = fn.lower(*args).compile()
         seconds = time.perf_counter() - began
         placed = lambda x, place: jax.ShapeDtypeStruct(
@@ -198,7 +200,10 @@ def _programs(trainer: MakeTrainer, spec: Spec) -> Programs:
     # No functools.partial: jax keeps the signature of what it compiles, and the spec would stand in it.
     start = over_mesh(lambda *args: _start(*args, spec=spec), spec, 1, 1)
     advance = over_mesh(lambda *args: _advance(*args, spec=spec), spec, 2, 3)
-    return Programs(Program(start), Program(canonical_convolutions(advance), donated=(0,)))
+    return Programs(
+        Program("sweep_start", start),
+        Program("sweep_advance", canonical_convolutions(advance), donated=(0,)),
+    )
 
 
 def over_mesh(fn: Callable, spec: Spec, of_lanes: int, of_all: int) -> Callable:
