@@ -5,13 +5,15 @@ for a tour, and `jaxreg --help` for the command.
 
 Here are the penalties and what a program of yours calls. Beside them: `jaxreg.metrics`, `jaxreg.select`
 (more selectors), `jaxreg.trackers` (TensorBoard and others), `jaxreg.convert` (strengths of other
-libraries), `jaxreg.terms` and `jaxreg.noise` (what regularises beyond weights), `jaxreg.prox` (operators on
-arrays), `jaxreg.testing` (the laws, for a penalty of yours).
+libraries), `jaxreg.terms` and `jaxreg.noise` (what regularises beyond weights), `jaxreg.reparametrize`
+(normalised weights), `jaxreg.prox` (operators on arrays), `jaxreg.testing` (the laws, for a penalty of
+yours).
 """
 
 import jaxreg.convert as convert  # noqa: F401  public modules, as jaxreg.prox is
 import jaxreg.metrics as metrics  # noqa: F401
 import jaxreg.noise as noise  # noqa: F401
+import jaxreg.reparametrize as reparametrize  # noqa: F401
 import jaxreg.select as select  # noqa: F401
 import jaxreg.terms as terms  # noqa: F401
 from jaxreg.coupling import (

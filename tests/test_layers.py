@@ -22,7 +22,7 @@ LAYERS = {
     "_tree": 1,
     "_names": 2,
     "metrics": 2, "_check": 2,
-    "select": 3, "value": 3, "noise": 4, "terms": 4, "flatness": 4,
+    "select": 3, "value": 3, "noise": 4, "terms": 4, "flatness": 4, "reparametrize": 4,
     "penalty": 4,
     "leaf": 5, "splitting": 5,
     "penalties": 6, "objective": 6, "stationarity": 6,

@@ -16,12 +16,14 @@ from jaxreg.terms.activations import (
     top_k,
     variance,
 )
-from jaxreg.terms.functions import between, curvature, gradient_penalty, jacobian, r1
+from jaxreg.terms.functions import between, curvature, gradient_penalty, jacobian, lipschitz, r1
 from jaxreg.terms.latent import (
     capacity,
+    committed_rate,
     effective_beta,
     free_bits,
     kl,
+    kl_ar,
     kl_bernoulli,
     kl_categorical,
     kl_normal,
@@ -38,6 +40,7 @@ __all__ = [
     "between",
     "capacity",
     "center",
+    "committed_rate",
     "confidence",
     "consistency",
     "covariance",
@@ -48,10 +51,12 @@ __all__ = [
     "gradient_penalty",
     "jacobian",
     "kl",
+    "kl_ar",
     "kl_bernoulli",
     "kl_categorical",
     "kl_normal",
     "kl_sparsity",
+    "lipschitz",
     "mmd",
     "r1",
     "tar",

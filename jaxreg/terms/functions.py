@@ -9,10 +9,12 @@ Rows of x are along its first axis, and a row's outputs depend on that row alone
 | r1 | mean over rows of ½ |∇ₓ f(x)|² |
 | jacobian | an estimate of the mean over rows of |∂f/∂x|²_F, by random projections |
 | curvature | an estimate of the trace of the Hessian of a loss by its parameters |
+| lipschitz | the product of the spectral norms of the layers |
 
 Sources: Gulrajani et al. 2017 (eq. 3); R1, Mescheder, Geiger & Nowozin 2018 (eq. 9); Drucker & Le Cun 1992
 for the gradient of a loss; Jacobian, Hoffman, Roberts & Yaida 2019 (eq. 5 and algorithm 1); trace,
-Hutchinson 1989.
+Hutchinson 1989; the product of bounds of layers, Liu et al. 2022, there in another norm; Yoshida & Miyato
+2017 penalise half the sum of squared spectral norms in its place.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ from jaxreg.terms._base import Term, lam_of, outputs_of, rows_of
 from jaxreg.value import static_field
 
 __all__ = [
-    "Curvature", "GradientPenalty", "Jacobian", "R1", "between", "curvature", "gradient_penalty",
-    "jacobian", "r1",
+    "Curvature", "GradientPenalty", "Jacobian", "Lipschitz", "R1", "between", "curvature",
+    "gradient_penalty", "jacobian", "lipschitz", "r1",
 ]  # fmt: skip
 
 
@@ -103,6 +105,22 @@ class Curvature(Term):
             ) + jnp.zeros(())
 
         return jnp.mean(jax.vmap(one)(jax.random.split(key, self.probes)))
+
+
+class Lipschitz(Term):
+    """lam * the product of the spectral norms of the layers."""
+
+    lam: Any
+
+    def value(self, sigmas: PyTree) -> Array:
+        found = jax.tree.leaves(sigmas)
+        if not found:
+            raise ValueError(
+                f"lipschitz: `sigmas` must be spectral norms, as reparametrize.power_iteration gives them, "
+                f"got {sigmas!r:.60}, which has none."
+            )
+        whole = [jnp.prod(rows_of(self, "sigmas", s, 0, "of spectral norms")) for s in found]
+        return jnp.prod(jnp.stack(whole))
 
 
 def _slopes(term: Term, fun: Any, x: Any) -> Array:
@@ -185,6 +203,26 @@ def curvature(lam: ArrayLike, probes: int = 1) -> Curvature:
     4.0
     """
     return Curvature(lam_of("curvature", lam), count("curvature", "probes", probes))
+
+
+def lipschitz(lam: ArrayLike) -> Lipschitz:
+    """lam * the product of the layers' spectral norms; term(sigmas), of `reparametrize.power_iteration`.
+
+    The product is an upper bound of the Lipschitz constant of a chain of layers whose activations change no
+    faster than their inputs, such as ReLU and tanh. It is often far above the constant itself. It is no
+    bound of branches that are added, nor of convolutions, which are read as matrices. A norm from few steps
+    of power iteration is from below, so the product is a bound once they have converged.
+
+    Args:
+      lam: strength >= 0.
+
+    Raises:
+      TypeError, ValueError: `lam` is no number >= 0; when called, no spectral norms.
+
+    >>> lipschitz(0.5)({"a": jnp.array(2.0), "b": {"kernel": jnp.array(3.0)}}).item()
+    3.0
+    """
+    return Lipschitz(lam_of("lipschitz", lam))
 
 
 def between(real: Array, made: Array, key: Array) -> Array:

@@ -9,13 +9,15 @@ strength of 1 counts D times as much; `effective_beta` says what β that is.
 | kl | mean over rows of sum_j KL(N(μ_j, σ_j²) || N(0, 1)) |
 | free_bits | sum_j max(bits, mean over rows of KL_j) |
 | capacity | |kl − target| |
+| kl_ar | of [rows, times, latents]: KL from z_t = α z_{t−1} + sqrt(1 − α²) ε, summed over times too |
 | total_correlation | KL(q(z) || prod_j q(z_j)), by minibatch weighted sampling |
 | mmd | MMD² of codes and draws of the prior under an inverse multiquadratic kernel |
 
 Sources: Kingma & Welling 2014 (appendix B); β, Higgins et al. 2017; free bits, Kingma et al. 2016 (eq. 15,
-without groups); capacity, Burgess et al. 2018 (eq. 8); total correlation, Chen et al. 2018 (eq. 5 and
-appendix C.1, minibatch weighted sampling); MMD, Zhao, Song & Ermon 2019 and, for the kernel, Tolstikhin
-et al. 2018 (section 4).
+without groups); capacity, Burgess et al. 2018 (eq. 8); the prior of sequences and
+its committed rate, Razavi et al. 2019 (δ-VAE); total correlation, Chen et al. 2018 (eq. 5 and appendix C.1,
+minibatch weighted sampling); MMD, Zhao, Song & Ermon 2019 and, for the kernel, Tolstikhin et al. 2018
+(section 4).
 """
 
 from __future__ import annotations
@@ -24,16 +26,18 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.scipy as jsp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxreg._check import above, number, shown, size, strength
+from jaxreg._check import above, count, number, shown, size, strength
 from jaxreg._tree import is_concrete
 from jaxreg.terms._base import Term, lam_of, rows_of
 
 __all__ = [
-    "Capacity", "FreeBits", "Kl", "Mmd", "TotalCorrelation", "capacity", "effective_beta", "free_bits",
-    "kl", "kl_bernoulli", "kl_categorical", "kl_normal", "mmd", "total_correlation",
+    "Capacity", "FreeBits", "Kl", "KlAr", "Mmd", "TotalCorrelation", "capacity", "committed_rate",
+    "effective_beta", "free_bits", "kl", "kl_ar", "kl_bernoulli", "kl_categorical", "kl_normal", "mmd",
+    "total_correlation",
 ]  # fmt: skip
 
 
@@ -126,6 +130,33 @@ class Capacity(Term):
 
     def value(self, mean: Array, log_var: Array) -> Array:
         return jnp.abs(jnp.sum(_by_latent(self, mean, log_var)) - self.target)
+
+
+class KlAr(Term):
+    """lam * mean over rows of the KL of independent Gaussians from an autoregressive prior."""
+
+    lam: Any
+    alpha: Any
+
+    def value(self, mean: Array, log_var: Array) -> Array:
+        what = "[rows, times, latents]"
+        m, v = (rows_of(self, n, x, 3, what) for n, x in (("mean", mean), ("log_var", log_var)))
+        if m.shape != v.shape or m.ndim != 3:
+            raise ValueError(
+                f"kl_ar: `mean` and `log_var` must be {what}, of one shape, got mean {list(m.shape)}, "
+                f"log_var {list(v.shape)}."
+            )
+        if jnp.shape(self.alpha) not in ((), m.shape[2:]):
+            raise ValueError(
+                f"kl_ar: `alpha` must be one number, or one for each of {m.shape[2]} latents, got shape "
+                f"{list(jnp.shape(self.alpha))}."
+            )
+        left = jnp.log1p(-jnp.square(self.alpha))  # log variance of z_t where z_{t−1} is known
+        later = kl_normal(m[:, 1:], v[:, 1:], self.alpha * m[:, :-1], left)
+        # The variance of z_{t−1} moves the mean of what follows it.
+        spread = 0.5 * jnp.square(self.alpha) * jnp.exp(v[:, :-1] - left)
+        first = kl_normal(m[:, 0], v[:, 0])
+        return jnp.mean(jnp.sum(first, -1) + jnp.sum(later + spread, (1, 2)))
 
 
 class TotalCorrelation(Term):
@@ -232,6 +263,66 @@ def capacity(lam: ArrayLike, target: ArrayLike) -> Capacity:
     20.0
     """
     return Capacity(lam_of("capacity", lam), size("capacity", "target", target))
+
+
+def kl_ar(lam: ArrayLike, alpha: ArrayLike) -> KlAr:
+    """β * mean over rows of KL(∏ N(μ_t, σ_t²) || z_t = α z_{t−1} + sqrt(1 − α²) ε), in nats.
+
+    The prior of a δ-VAE: posteriors that are independent in time cannot follow it, and so the rate of each
+    latent is at least `committed_rate(alpha, times)`; term(mean, log_var), each [rows, times, latents].
+
+    Args:
+      lam: β >= 0.
+      alpha: between -1 and 1, without them: one number, or one for each latent. At 0 the value is that of
+        `kl` summed over times.
+
+    Raises:
+      TypeError, ValueError: `lam` is no number >= 0, or `alpha` not between -1 and 1; when called, other
+        shapes.
+
+    Source: Razavi et al. (2019), arXiv 1901.03416.
+    >>> still = jnp.zeros((1, 2, 1))
+    >>> kl_ar(1.0, 0.0)(still + 1, still).item()  # 2 * 1/2
+    1.0
+    >>> kl_ar(1.0, 0.5)(still, still).item() > committed_rate(0.5, 2).item()
+    True
+    """
+    return KlAr(lam_of("kl_ar", lam), _correlation("kl_ar", alpha))
+
+
+def committed_rate(alpha: ArrayLike, times: int) -> Array:
+    """The least that `kl_ar` can be for one latent: ½ ((T − 2) log(1 + α²) − log(1 − α²)), in nats.
+
+    It is reached at μ = 0 and σ_t² = 1 − α² at the first and last time, (1 − α²) / (1 + α²) between. Of one
+    time alone it is 0. To choose α for a rate, call it on a grid.
+
+    Args:
+      alpha: between -1 and 1, without them; any shape.
+      times: T >= 1, how many.
+
+    Raises:
+      TypeError, ValueError: `alpha` is no number between -1 and 1, or `times` no integer of at least 1.
+
+    Source: Razavi et al. (2019), arXiv 1901.03416.
+    >>> round(committed_rate(0.5, 2).item(), 4)  # -1/2 log(3/4)
+    0.1438
+    """
+    square = jnp.square(_correlation("committed_rate", alpha))
+    times = count("committed_rate", "times", times)
+    if times == 1:
+        return jnp.zeros_like(square)
+    return 0.5 * ((times - 2) * jnp.log1p(square) - jnp.log1p(-square))
+
+
+def _correlation(owner: str, alpha: Any) -> Array:
+    checked = number(owner, "alpha", alpha)
+    if not isinstance(checked, Array):
+        raise TypeError(f"{owner}: `alpha` must be a number or an array, got {shown(alpha)}.")
+    if is_concrete(checked) and (np.abs(np.asarray(checked)) >= 1).any():
+        raise ValueError(
+            f"{owner}: `alpha` must be between -1 and 1, both excluded, got {shown(alpha)}."
+        )
+    return checked
 
 
 def total_correlation(lam: ArrayLike, rows: ArrayLike) -> TotalCorrelation:

@@ -45,6 +45,8 @@ TERMS = {
     "kl": (terms.kl(0.5), arrays((4,), (4,)), None),
     "free_bits": (terms.free_bits(0.5, 0.4), arrays((4,), (4,)), None),
     "capacity": (terms.capacity(0.5, 9.0), arrays((4,), (4,)), None),
+    "kl_ar": (terms.kl_ar(0.5, 0.7), arrays((5, 4), (5, 4)), None),
+    "lipschitz": (terms.lipschitz(0.5), lambda n: (jnp.array([0.5, 1.2, 2.0]),), None),
     "gradient_penalty": (terms.gradient_penalty(0.5), lambda n: (critic, *arrays((4,))(n)), None),
     "r1": (terms.r1(0.5), lambda n: (critic, *arrays((4,))(n)), None),
     "jacobian": (terms.jacobian(0.5), lambda n: (net, *arrays((4,))(n), KEY), None),

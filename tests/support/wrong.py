@@ -338,7 +338,7 @@ for _name in ("exclusive_lasso", "group_lasso", "l1_linf", "sparse_group_lasso")
     SPECIAL[_name] = {"groups": (None, "groups")}
 
 CLASSES = ("Trainer", "Machine", "Halving")
-MODULES = ("metrics", "convert", "select", "terms", "noise")
+MODULES = ("metrics", "convert", "select", "terms", "noise", "reparametrize")
 # Methods that take arguments, on the object they are called on.
 OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "SweepResult": (
@@ -361,6 +361,7 @@ OBJECTS: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 KEY = jax.random.key(0)
+VECTORS = jr.reparametrize.spectral_vectors(PARAMS, KEY)
 NOISE = {"rate": (0.5, "noise rate"), "key": (KEY, "key")}
 MIX = {
     "targets": (jnp.ones((len(W), 2)), "targets"),
@@ -420,6 +421,8 @@ SPECIAL |= {
     "Trainer": {"value_and_grad": (jax.value_and_grad, "function")},
     "terms.tar": {"axis": (1, "time axis")},
     "terms.top_k": {"codes": (W, "activations"), "k": (2, "units kept")},
+    "terms.kl_ar": {"alpha": (0.5, "correlation")},
+    "terms.committed_rate": {"alpha": (0.5, "correlation"), "times": (3, "count")},
     "terms.kl_sparsity": {"rate": (0.1, "between 0 and 1")},
     "terms.variance": {"level": (1.0, "above 0"), "eps": (1e-4, "above 0")},
     "terms.free_bits": {"bits": (0.1, "strength")},
@@ -437,6 +440,11 @@ SPECIAL |= {
     ),
     "terms.kl_categorical": {"logits": (jnp.ones(2), "numbers"), "prior_logits": (None, "numbers or none")},
     "terms.kl_bernoulli": {"logit": (jnp.ones(2), "numbers"), "prior": (0.5, "between 0 and 1")},
+    "reparametrize.from_weight_norm": {
+        "params": (jr.reparametrize.to_weight_norm(PARAMS), "normalised parameters"),
+    },
+    "reparametrize.power_iteration": {"vectors": (VECTORS, "vectors"), "steps": (1, "count")},
+    "reparametrize.spectral_normalized": {"vectors": (VECTORS, "vectors"), "bound": (1.0, "above 0")},
     "noise.drop": NOISE | {"x": (W, "activations"), "shared": ((), "shared axes")},
     "noise.drop_weights": NOISE | {"params": (PARAMS, "parameters of a prox"), "where": (jr.kernels, "selector")},
     "noise.drop_path": NOISE | {"branch": (W, "activations")},
@@ -486,6 +494,17 @@ KINDS |= {
     "numbers or none": ["x", True, ODD, NAN],
     "rho": [-0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "units kept": [-1, 1.5, NAN, "x", None, True, np.True_, ODD, np.ones(2)],
+    "normalised parameters": [None, "w", ODD, {"w": "text"}, PARAMS],
+    "vectors": [
+        None,
+        "x",
+        3,
+        ODD,
+        {"kernel": "x"},
+        {"other": jnp.ones(3)},
+        {"kernel": jnp.ones(7)},
+    ],
+    "correlation": [1.0, -1.0, 2.0, NAN, "x", None, True, ODD, 1j],
     "time axis": [None, "x", 1.5, True, ODD],
     "noise rate": [1.5, -0.1, NAN, "x", None, True, ODD, np.ones(2)],
     "activations": [None, "x", 3, ODD, np.arange(3)],

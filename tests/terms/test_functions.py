@@ -91,6 +91,17 @@ def test_the_adversarial_step_is_the_worst_of_its_length():
     )
 
 
+def test_the_product_of_spectral_norms_and_its_derivative():
+    sigmas = {"a": jnp.array(2.0), "b": {"kernel": jnp.array(3.0), "bias": None}}
+    value, slope = jax.value_and_grad(terms.lipschitz(0.5))(sigmas)
+    np.testing.assert_allclose(value, 3.0, rtol=1e-6)
+    assert (slope["a"].item(), slope["b"]["kernel"].item()) == (1.5, 1.0)
+    off = jax.grad(terms.lipschitz(1.0))({"a": jnp.array(0.0), "b": jnp.array(3.0)})
+    assert (off["a"].item(), off["b"].item()) == (3.0, 0.0), "finite where a layer is 0"
+    narrow = terms.lipschitz(1.0)([jnp.array(3.0, jnp.bfloat16), jnp.array([2.0, 5.0])])
+    assert (narrow.dtype, narrow.item()) == (jnp.float32, 30.0)
+
+
 def test_predictions():
     a, b = (jnp.asarray(RNG.normal(size=(6, 3))) for _ in range(2))
     np.testing.assert_allclose(
@@ -131,6 +142,8 @@ BAD = [
     (lambda: terms.adversarial(1.0, 0.1)(net, X, KEY), ValueError, r"`fun` must give logits \[rows, classes\]"),
     (lambda: terms.consistency(1.0)(X, X[:2]), ValueError, "`target` must have the shape of `predicted`"),
     (lambda: terms.entropy(1.0)(X[0]), ValueError, "`logits` must be an array"),
+    (lambda: terms.lipschitz(1.0)({"a": None}), ValueError, "lipschitz: `sigmas` must be spectral norms"),
+    (lambda: terms.lipschitz(1.0)("x"), TypeError, "lipschitz: `sigmas` must be an array.*got a str"),
     (lambda: terms.between(X, X[:2], KEY), ValueError, "`made` must have the shape of `real`"),
     (lambda: terms.between(X, 3, KEY), TypeError, "`real` and `made` must be arrays"),
 ]  # fmt: skip

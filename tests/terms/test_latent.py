@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import integrate, special, stats
+from scipy import integrate, optimize, special, stats
 
 from jaxreg import terms
 
@@ -71,6 +71,73 @@ def test_total_correlation_is_that_of_gaussians():
     assert float(got) - np.log(n) == pytest.approx(exact, abs=0.05)
 
 
+def dense_kl(mean, variance, alpha):
+    """KL of N(mean, diag(variance)) from the Gaussian of covariance alpha^|i - j|."""
+    t = len(mean)
+    cov = alpha ** np.abs(np.subtract.outer(np.arange(t), np.arange(t))) if alpha else np.eye(t)
+    inverse = np.linalg.inv(cov)
+    log_dets = np.linalg.slogdet(cov)[1] - np.log(variance).sum()
+    return 0.5 * ((np.diag(inverse) * variance).sum() + mean @ inverse @ mean - t + log_dets)
+
+
+def sequences(times):
+    rng = np.random.default_rng(times)
+    return rng.normal(size=(4, times, 2)), rng.normal(size=(4, times, 2))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, -0.9, 0.99])
+@pytest.mark.parametrize("times", [1, 2, 6])
+def test_the_rate_of_a_sequence_is_that_of_its_dense_covariance(alpha, times):
+    mean, log_var = sequences(times)
+    each = [
+        [dense_kl(mean[i, :, j], np.exp(log_var[i, :, j]), alpha) for j in (0, 1)] for i in range(4)
+    ]
+    term = terms.kl_ar(2.0, alpha)
+    given = jnp.asarray(mean), jnp.asarray(log_var)
+    rate = 2 * np.sum(each, 1).mean()
+    np.testing.assert_allclose(term(*given), rate, rtol=2e-5)
+    np.testing.assert_allclose(jax.jit(lambda t, *given: t(*given))(term, *given), rate, rtol=2e-5)
+
+
+def test_latents_may_have_correlations_of_their_own_and_they_are_swept():
+    mean, log_var = sequences(6)
+    given = jnp.asarray(mean), jnp.asarray(log_var)
+    alphas = (0.3, -0.8)
+    rate = np.mean(
+        [
+            sum(dense_kl(mean[i, :, j], np.exp(log_var[i, :, j]), alphas[j]) for j in (0, 1))
+            for i in range(4)
+        ]
+    )
+    np.testing.assert_allclose(terms.kl_ar(1.0, jnp.array(alphas))(*given), rate, rtol=2e-5)
+    lanes = jax.vmap(lambda a: terms.kl_ar(1.0, a)(*given))(jnp.array(alphas))
+    np.testing.assert_allclose(lanes, [terms.kl_ar(1.0, a)(*given) for a in alphas], rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, -0.9])
+@pytest.mark.parametrize("times", [1, 2, 3, 7])
+def test_the_committed_rate_is_the_least_there_is(alpha, times):
+    def rate(x):
+        return dense_kl(x[:times], np.exp(x[times:]), alpha)
+
+    start = np.random.default_rng(times).normal(size=2 * times)
+    least = optimize.minimize(rate, start, method="BFGS", options={"gtol": 1e-8}).fun
+    np.testing.assert_allclose(terms.committed_rate(alpha, times), least, rtol=1e-5, atol=1e-6)
+
+
+def test_the_least_rate_is_reached_and_correlations_are_swept():
+    ends, between = 1 - 0.6**2, (1 - 0.6**2) / (1 + 0.6**2)
+    log_var = jnp.log(jnp.array([ends, between, between, ends]))[None, :, None]
+    reached = terms.kl_ar(1.0, 0.6)(jnp.zeros((1, 4, 1)), log_var)
+    np.testing.assert_allclose(reached, terms.committed_rate(0.6, 4), rtol=1e-5)
+    many = jnp.array([0.0, 0.6, -0.6])
+    each = [terms.committed_rate(a, 4) for a in many]
+    np.testing.assert_allclose(
+        jax.vmap(lambda a: terms.committed_rate(a, 4))(many), each, rtol=1e-6
+    )
+    np.testing.assert_allclose(terms.committed_rate(many, 4), each, rtol=1e-6)
+
+
 def test_mmd_is_its_sum_over_pairs_and_tells_distributions_apart():
     rng = np.random.default_rng(4)
     a, b = rng.normal(size=(6, 2)), rng.normal(size=(6, 2)) + 1
@@ -99,6 +166,24 @@ BAD = [
     (
         lambda: terms.kl()(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1))),
         "must be .rows, latents., all of one shape",
+    ),
+    (
+        lambda: terms.kl_ar(1.0, 1.0),
+        "kl_ar: `alpha` must be between -1 and 1, both excluded, got 1",
+    ),
+    (lambda: terms.committed_rate(-2.0, 3), "committed_rate: `alpha` must be between.*got -2"),
+    (lambda: terms.committed_rate(0.5, 0), "`times` must be an integer of at least 1, got 0"),
+    (
+        lambda: terms.kl_ar(1.0, 0.5)(jnp.ones((2, 3)), jnp.ones((2, 3))),
+        r"kl_ar: `mean` must be an array .rows, times, latents..*got shape \[2, 3\]",
+    ),
+    (
+        lambda: terms.kl_ar(1.0, 0.5)(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 2))),
+        r"of one shape, got mean \[2, 3, 1\], log_var \[2, 3, 2\]",
+    ),
+    (
+        lambda: terms.kl_ar(1.0, jnp.zeros(3))(jnp.ones((2, 3, 2)), jnp.ones((2, 3, 2))),
+        r"`alpha` must be one number, or one for each of 2 latents, got shape \[3\]",
     ),
     (lambda: terms.free_bits(1.0, -1.0), "`bits` must be >= 0"),
     (lambda: terms.capacity(1.0, -1.0), "`target` must be >= 0"),
