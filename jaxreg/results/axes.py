@@ -6,7 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Axis", "add_legend", "dress", "dress_values", "axes_for", "place", "pyplot"]
+__all__ = [
+    "Axis",
+    "add_legend",
+    "axes_for",
+    "color_scale",
+    "dress",
+    "dress_values",
+    "place",
+    "pyplot",
+]
 
 # Means that span more than this factor are drawn on a log axis.
 _WIDE = 30.0
@@ -131,3 +140,18 @@ def add_legend(ax: Any, title: str) -> None:
             title=title, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False,
             fontsize="small", alignment="left", borderaxespad=0.2,
         )  # fmt: skip
+
+
+def color_scale(values: np.ndarray) -> Any:
+    """Colours over a coordinate, by logarithm where it is spaced by factors; None of fewer than two."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import ListedColormap, LogNorm, Normalize
+
+    inside = place(values).inside
+    shown = np.asarray(inside) if inside else values[np.isfinite(values)]
+    if not shown.size or not np.ptp(shown):
+        return None
+    norm = (LogNorm if inside else Normalize)(shown.min(), shown.max())
+    # Without the palest yellow, which vanishes on white.
+    colors = pyplot().get_cmap("viridis")(np.linspace(0, 0.9, 256))
+    return ScalarMappable(norm, ListedColormap(colors))

@@ -22,7 +22,7 @@ import numpy as np
 from jaxreg.choice import coords_text
 from jaxreg.results import summary
 from jaxreg.results._pictures import BLUE, GREY, Display, some
-from jaxreg.results.axes import add_legend, axes_for, dress_values, place, pyplot
+from jaxreg.results.axes import add_legend, axes_for, color_scale, dress_values, place
 from jaxreg.results.status import Status
 
 __all__ = ["Frontier", "FrontierDisplay"]
@@ -232,7 +232,7 @@ class FrontierDisplay(Display):
         values = next(iter(varying.values()), np.zeros(0))
         colors = np.tile(to_rgba(self.color or BLUE), (len(f.x), 1))
         alone = self.color is None and len(varying) == 1 and values.dtype != object
-        scale = _scale(values) if alone else None
+        scale = color_scale(values) if alone else None
         if scale is not None:
             apart = ~np.isfinite(values) | ((values == 0) & (place(values).inside is not None))
             colors = scale.to_rgba(np.where(apart, np.nanmax(values[~apart]), values))
@@ -248,22 +248,6 @@ def _varying(coords: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _written(name: str) -> str:
     return "λ" if name == "lam" else name
-
-
-def _scale(values: np.ndarray) -> Any:
-    """Colours over a coordinate, by logarithm where it is spaced by factors; None of fewer than two."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import ListedColormap, LogNorm, Normalize
-
-    inside = place(values).inside
-    shown = np.asarray(inside) if inside else values[np.isfinite(values)]
-    if not shown.size or not np.ptp(shown):
-        return None
-    norm = (LogNorm if inside else Normalize)(shown.min(), shown.max())
-    # Without the palest yellow, which vanishes on white.
-    return ScalarMappable(
-        norm, ListedColormap(pyplot().get_cmap("viridis")(np.linspace(0, 0.9, 256)))
-    )
 
 
 def _optimal(a: np.ndarray, b: np.ndarray) -> np.ndarray:

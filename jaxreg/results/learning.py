@@ -18,7 +18,7 @@ from jaxreg.results._pictures import (
     point_text,
     some,
 )
-from jaxreg.results.axes import add_legend, axes_for, dress_values, place, pyplot
+from jaxreg.results.axes import add_legend, axes_for, color_scale, dress_values, place
 from jaxreg.results.status import Status
 
 __all__ = ["LearningCurvesDisplay"]
@@ -76,7 +76,7 @@ class LearningCurvesDisplay(Display):
         self.ax_ = axes_for(ax)
         self.figure_ = self.ax_.figure
         name, lam = next(iter(self.coords.items()))
-        scale, self.lines_ = self._scale(lam), []
+        scale, self.lines_ = color_scale(lam), []
         for k, curve in enumerate(self.curves):
             (line,) = self.ax_.plot(self.time, curve, **self._look(k, lam, scale))
             self.lines_.append(line)
@@ -85,20 +85,6 @@ class LearningCurvesDisplay(Display):
             self.colorbar_ = self.figure_.colorbar(scale, ax=self.ax_, label=name)
         self._dress()
         return self
-
-    def _scale(self, lam: np.ndarray) -> Any:
-        """Colours over the strength; None if there are not two strengths to tell apart."""
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import ListedColormap, LogNorm, Normalize
-
-        inside = place(lam).inside
-        shown = np.asarray(inside) if inside else lam[np.isfinite(lam)]
-        if not shown.size or not np.ptp(shown):
-            return None
-        norm = (LogNorm if inside else Normalize)(shown.min(), shown.max())
-        # Without the palest yellow, which vanishes on white.
-        colors = pyplot().get_cmap("viridis")(np.linspace(0, 0.9, 256))
-        return ScalarMappable(norm, ListedColormap(colors))
 
     def _look(self, k: int, lam: np.ndarray, scale: Any) -> dict[str, Any]:
         chosen = self.choices.get("min") == k
