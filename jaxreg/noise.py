@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._check import check_key, shown, strength
 from jaxreg._tree import PyTree, is_concrete
-from jaxreg.select import as_selector, everything, kernels
+from jaxreg.select import everything, floating_where, kernels
 
 __all__ = [
     "add_normal", "cut_mix", "cut_out", "drop", "drop_path", "drop_weights", "mixup", "zoneout",
@@ -258,18 +258,7 @@ def _box(shape: tuple[int, ...], side: Array, key: Array) -> Array:
 
 
 def _on_leaves(owner: str, name: str, tree: PyTree, key: Array, where: Any, change: Any) -> PyTree:
-    leaves = _tree.flatten(tree)
-    if not any(map(_tree.is_floating, leaves.values)):
-        raise TypeError(f"{owner}: `{name}` must be floating arrays, got {tree!r:.60}.")
-    chosen = as_selector(where, owner, "where").mask(tree)
-    odd = [
-        p for p, x, c in zip(leaves.paths, leaves.values, chosen) if c and not _tree.is_floating(x)
-    ]
-    if odd:
-        raise TypeError(
-            f"{owner}: `{name}` must be floating where it is selected, got others at {odd}. Select less, "
-            "as by jaxreg.kernels."
-        )
+    leaves, chosen = floating_where(owner, name, tree, where)
     keys = jax.random.split(key, len(leaves.values))
     return leaves.rebuild(
         [change(jnp.asarray(x), k) if c else x for x, k, c in zip(leaves.values, keys, chosen)]

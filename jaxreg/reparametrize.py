@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 from jaxreg import _tree
 from jaxreg._check import above, check_key, count, shown, upcast
 from jaxreg._tree import PyTree
-from jaxreg.select import as_selector, kernels
+from jaxreg.select import as_selector, floating_where, kernels
 
 __all__ = [
     "from_weight_norm", "power_iteration", "spectral_normalized", "spectral_vectors", "to_weight_norm",
@@ -256,28 +256,13 @@ def _chosen(owner: str, params: PyTree, where: Any) -> tuple[_tree.Leaves, list[
     Raises:
       TypeError: no parameters, or integers are selected. ValueError: no matrix is selected.
     """
-    leaves = _floating(owner, params)
-    rule = as_selector(where, owner, "where")
-    try:
-        mask = rule.mask(params)
-    except ValueError as error:
-        raise ValueError(
-            f"{owner}: `where` must select a leaf of at least 2 axes, got none: {error}"
-        ) from error
-    chosen = [c and jnp.ndim(x) >= 2 for x, c in zip(leaves.values, mask)]
-    odd = [
-        p for p, x, c in zip(leaves.paths, leaves.values, chosen) if c and not _tree.is_floating(x)
-    ]
-    if odd:
-        raise TypeError(
-            f"{owner}: `params` must be floating where `where` selects, got others at {odd}. Select less, "
-            "as by jaxreg.kernels."
-        )
+    leaves, hit = floating_where(owner, "params", params, where)
+    chosen = [c and jnp.ndim(x) >= 2 for x, c in zip(leaves.values, hit)]
     if not any(chosen):
-        hit = [p for p, c in zip(leaves.paths, mask) if c]
+        paths = [p for p, c in zip(leaves.paths, hit) if c]
         raise ValueError(
-            f"{owner}: `where` must select a leaf of at least 2 axes, got {rule!r}, which selects "
-            f"{hit[:6]}. Select a matrix or a kernel of a convolution."
+            f"{owner}: `where` must select a leaf of at least 2 axes, got {as_selector(where)!r}, "
+            f"which selects {paths[:6]}. Select a matrix or a kernel of a convolution."
         )
     return leaves, chosen
 

@@ -285,6 +285,32 @@ def as_selector(
     )
 
 
+def floating_where(
+    owner: str, name: str, tree: Any, rule: Selector | str | Callable[[str, Any], bool]
+) -> tuple[_tree.Leaves, tuple[bool, ...]]:
+    """The leaves of parameters, and which of them a rule selects.
+
+    Raises:
+      TypeError: nothing is floating, a selected leaf is not, or `rule` is no rule. ValueError: it selects
+        no leaf.
+    """
+    leaves = _tree.flatten(tree)
+    if not any(_tree.is_floating(x) and hasattr(x, "dtype") for x in leaves.values):
+        raise TypeError(f"{owner}: `{name}` must be floating arrays, got {tree!r:.60}.")
+    selector = as_selector(rule, owner)
+    try:
+        chosen = selector.mask(tree)
+    except ValueError as error:  # which does not know who asks
+        raise ValueError(f"{owner}: `where` must select a leaf, got none: {error}") from error
+    hit = zip(leaves.paths, leaves.values, chosen)
+    if odd := [p for p, x, c in hit if c and not _tree.is_floating(x)]:
+        raise TypeError(
+            f"{owner}: `{name}` must be floating where it is selected, got others at {odd}. Select less, "
+            "as by jaxreg.kernels."
+        )
+    return leaves, tuple(chosen)
+
+
 def _nearest(wanted: str, paths: tuple[str, ...], most: int = 5) -> list[str]:
     wanted = wanted.removeprefix("path('").removesuffix("')")
     near = difflib.get_close_matches(wanted, paths, n=most, cutoff=0.0)
