@@ -11,16 +11,13 @@ argument, as in a sweep: an MLP 784-512-512-10, or a GRU of 64 units over 32 tim
 both on 128 rows. In the run, a step must give finite parameters that moved, and other ones than the plain
 step does; at a strength of 0 it must give those of the plain step, or the script stops with status 1. So it
 does when a reference is missed: 1e-5 in float32, 1e-10 in float64, 4 standard errors for means over probes.
-Unless with --smoke, a section's rows are kept in results/terms-SECTION.jsonl.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,7 +29,6 @@ from _common import (
     arguments,
     bound,
     emit,
-    environment,
     machine,
     mlp,
     refuse,
@@ -44,8 +40,6 @@ from _steps import RATE, SMALL, dropout, logits, nll, overhead, start
 from _terms import EXACT, SAMPLED
 
 import jaxreg as jr
-
-RESULTS = Path(__file__).parent / "results"
 
 # --- compiles -----------------------------------------------------------------------------------------
 
@@ -149,13 +143,6 @@ def main() -> None:
             print(f"{name}: {time.perf_counter() - began:.0f} s")
         if missed:
             refuse("; ".join(f"{r['reference']} misses {r['against']}" for r in missed))
-        if not args.smoke:
-            keep(name, [*rows, *bounds])
-
-
-def keep(section: str, rows: list[Row]) -> None:
-    lines = [json.dumps({"benchmark": f"terms {section}", **r, **environment()}) for r in rows]
-    (RESULTS / f"terms-{section}.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def tables(section: str, rows: list[Row]) -> None:
