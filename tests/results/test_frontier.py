@@ -1,7 +1,6 @@
 """A frontier holds what the result does, and its optimal points are those of the definition."""
 
 import dataclasses
-import warnings
 
 import jax
 import matplotlib as mpl
@@ -18,20 +17,14 @@ from jaxreg.results.frontier import Frontier, FrontierDisplay
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+pytestmark = pytest.mark.usefixtures("no_warnings_and_figures_closed")
+
 LAMS = [0.0, 0.1, 1.0, 10.0, 100.0]
 GRID = jr.grid(jr.terms.kl, lam=LAMS)
 FOLDS = np.array([-1.0, 0.0, 1.0])  # whose standard error is 1 / sqrt(3)
 LOSS = np.array([1.0, 1.5, 2.0, 3.0, 4.0])
 RATE = np.array([20.0, 9.0, 10.0, 2.0, 2.5])  # at λ = 1 and 100 there is a better one
 OPTIMAL = [0, 1, 3]
-
-
-@pytest.fixture(autouse=True)
-def _close_and_refuse_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
 
 
 def make(loss=LOSS, rate=RATE, grid=GRID, spread=(0.3, 3.0), **of):

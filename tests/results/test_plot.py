@@ -2,7 +2,6 @@
 
 import builtins
 import dataclasses
-import warnings
 
 import jax
 import matplotlib as mpl
@@ -17,6 +16,8 @@ from jaxreg.results.learning import LearningCurvesDisplay
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+pytestmark = pytest.mark.usefixtures("no_warnings_and_figures_closed")
+
 K, F, S, T = 5, 3, 2, 4
 LAMS = np.array([0.0, 0.01, 0.1, 1.0, 10.0])
 RNG = np.random.default_rng(2)
@@ -27,14 +28,6 @@ CURVES = (
     + np.array([0.0, 0.0, 0.0, 0.2, 0.0])[:, None, None, None] * np.array([1, -2, 1])[:, None, None]
     + RNG.normal(0, 0.02, (K, F, S, T))
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_and_refuse_warnings():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plt.close("all")
 
 
 def make(coords=None, valid=CURVES, status=None, **extra):
