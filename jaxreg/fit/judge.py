@@ -415,14 +415,7 @@ def _refuse_unweighted(owner: str, trainer: Trainer, odd: list[str], padded: boo
     kind = "stateful" if trainer.stateful else "stochastic" if trainer.stochastic else ""
     if takes_weights(trainer.loss) or not (odd or kind):
         return
-    # Where the loss cannot be called with one row, one of its terms may be why.
-    what = _called(trainer, odd[0]) if odd else ""
-    what += (
-        f" or a term of it ({', '.join(n.removeprefix(_TRAINED) for n in odd[1:])})"
-        if odd and odd[0] in _DATA and odd[1:]
-        else ""
-    )
-    why = f"the loss is {kind}" if kind else f"{what} is no mean over rows"
+    why = f"the loss is {kind}" if kind else f"{_named(trainer, odd)} is no mean over rows"
     need = (
         "full batches of folds of different sizes need rows of weight 0"
         if padded
@@ -470,6 +463,14 @@ def _refuse_broadcast(owner: str, asked: _Asked, values: dict[str, _Values], row
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:
     return np.allclose(a, b, rtol=10 * _CLOSE)
+
+
+def _named(trainer: Trainer, odd: list[str]) -> str:
+    """What is no mean: where the loss cannot be called with one row, one of its terms may be why."""
+    first, *others = odd
+    terms = ", ".join(n.removeprefix(_TRAINED) for n in others)
+    also = f" or a term of it ({terms})" if first in _DATA and terms else ""
+    return f"{_called(trainer, first)}{also}"
 
 
 def _called(trainer: Trainer, name: str) -> str:

@@ -130,13 +130,11 @@ def spread(result: Any) -> str:
     """What the standard error is taken over, in words."""
     _, folds, seeds = np.shape(result.status)
     if folds > 1:
+        each = f" (each the mean of {seeds} seeds)" if seeds > 1 else ""
         if folds == result.repeats:
-            return f"{folds} draws of the training rows" + f" (each the mean of {seeds} seeds)" * (
-                seeds > 1
-            )
+            return f"{folds} draws of the training rows{each}"
         repeats = f", the mean of {result.repeats} repeats" if result.repeats > 1 else ""
         repeats += " that overlap (Nadeau & Bengio's correction)" if result.overlap else ""
-        each = f" (each the mean of {seeds} seeds)" if seeds > 1 else ""
         return f"{folds // result.repeats} folds{repeats}{each}"
     return f"{seeds} seeds, on the same validation rows" if seeds > 1 else ""
 

@@ -293,12 +293,12 @@ def _without_strength(point: PyTree) -> PyTree | None:
     zero = lambda lam: jax.tree.map(lambda x: 0 * x, lam)
     if not _lams(point):
         return None
+    terms_alone = not penalties_in(point)
 
     def free(x):
         if isinstance(x, Penalty):
             return x.map_field("lam", zero)
-        bare = isinstance(x, Term) and not penalties_in(point)
-        return dataclasses.replace(x, lam=zero(x.lam)) if bare else x
+        return dataclasses.replace(x, lam=zero(x.lam)) if terms_alone and isinstance(x, Term) else x
 
     return jax.tree.map(free, point, is_leaf=lambda x: isinstance(x, Value))
 
