@@ -109,6 +109,27 @@ def test_a_sweep_over_rho_is_a_loop_in_numpy_and_penalties_stay_where_they_are()
         np.testing.assert_allclose(whole.params, by_hand(*point, 20), rtol=1e-4, atol=1e-6)
 
 
+def test_gradients_are_accumulated_each_at_the_worst_place_of_its_own_batch():
+    """m-sharpness: the mean of the gradients of two batches, each climbed by itself, and a penalty once."""
+    rho, lr, lam = 0.2, 0.1, 0.5
+    x = RNG.normal(size=(2, 5, 3)).astype("f")
+    y = RNG.normal(size=(2, 5)).astype("f")
+    w = RNG.normal(size=3).astype("f")
+    loss = lambda w, x, y: 0.5 * jnp.mean((x @ w - y) ** 2)
+    inner = optax.chain(jr.add_penalty_gradient(jr.l2(lam)), optax.sgd(lr))
+    trainer = jr.Trainer(
+        lambda key: jnp.asarray(w), loss, optax.MultiSteps(inner, 2).gradient_transformation(),
+        value_and_grad=functools.partial(jr.sam, rho=rho),
+    )  # fmt: skip
+    state = trainer.start(jax.random.key(0))
+    for i in range(2):
+        state, _ = trainer.step(state, (x[i], y[i]), number=i)
+    slope = lambda w, x, y: x.T @ (x @ w - y) / len(y)
+    climbed = [w + rho * g / np.linalg.norm(g) for g in (slope(w, *b) for b in zip(x, y))]
+    mean = np.mean([slope(v, *b) for v, b in zip(climbed, zip(x, y))], 0)
+    np.testing.assert_allclose(state.params, w - lr * (mean + lam * w), rtol=1e-5)
+
+
 def test_statistics_are_those_of_the_clean_pass():
     def stateful(point):
         def counted(w, state, x, y):
