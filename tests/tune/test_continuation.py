@@ -247,7 +247,8 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("given", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_a_path_is_refused(given, text):
+def test_what_cannot_be_a_path_is_refused(path, given, text):
+    """Beside a path: what a process asks once, of its folds and of an optimizer, is known by then."""
     with compilations() as compiled, pytest.raises(ValueError, match="continuation: .*" + text):
         walked(**given)
     assert not compiled
